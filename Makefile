@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all set-up themselves, once, in .venv; nothing else on the machine is touched.
+# The first that runs: a version manager leaves commands in the path for versions that are switched off.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+RUN := $(VENV)/bin/palaestra
+READY := $(VENV)/ready
+TASKS ?= 100
+SEED ?= 7
+
+.PHONY: demo test setup clean
+
+demo: $(READY)
+	@rm -rf runs/demo-solo runs/demo-vote runs/demo-society runs/demo-mad
+	$(RUN) run solo --env arithmetic --tasks $(TASKS) --seed $(SEED) --name demo-solo
+	$(RUN) run vote --env arithmetic --tasks $(TASKS) --seed $(SEED) --set samples=6 --name demo-vote
+	$(RUN) run society --env arithmetic --tasks $(TASKS) --seed $(SEED) --set agents=3 --set rounds=2 --name demo-society
+	$(RUN) run mad --env arithmetic --tasks $(TASKS) --seed $(SEED) --name demo-mad
+	$(RUN) compare demo-vote demo-solo demo-society demo-mad
+	$(RUN) show demo-mad longest
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+setup: $(READY)
+
+# Torch first: whatever comes later then finds it and fetches no other build.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
+	  "install one, or name it: make PYTHON=/path/to/python3.11 …"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

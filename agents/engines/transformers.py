@@ -1,0 +1,295 @@
+"""The embedded engine: any causal language model that transformers loads, batched as requests come.
+
+Requests join a running batch as soon as they arrive and leave it as they finish. Each row keeps its keys and values
+in a slot of its own, so that nothing is padded on the left, joining copies nothing, and what a row computes does not
+depend on how long its neighbours are. One thread runs the model; `complete` may be awaited from any event loop.
+Imports neither ray nor vLLM.
+"""
+
+import asyncio
+import hashlib
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from agents.engines.chat import ChatTokenizer
+from agents.engines.sampling import draw, uniforms
+from agents.engines.slots import Slots
+from agents.types import Completion, EngineError, Finish, Request
+from envs.errors import ConfigError
+
+DETERMINISTIC_TILE = 8
+PREFILL_TOKENS = 8192
+"""Prompt tokens, padding included, that one forward pass takes in."""
+
+
+@dataclass(eq=False)
+class _Row:
+    """A request on its way through the batch."""
+
+    request: Request
+    future: "asyncio.Future[Completion]"
+    loop: asyncio.AbstractEventLoop
+    arrived: float
+    prompt: list[int] = field(default_factory=list)
+    limit: int = 0
+    """Most tokens to sample."""
+    uniforms: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    started: float = 0.0
+
+
+class TransformersEngine:
+    """See the module. Made where it runs (it starts a thread and may use a GPU); it does not cross processes."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        policy: str = "",
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_batch: int = 256,
+        deterministic: bool = True,
+        threads: int = 1,
+    ):
+        """
+        Args:
+            directory: a model in Hugging Face format with a chat template and full attention.
+            policy: its name on turns; the directory's name when empty.
+            device: "cpu" or "cuda".
+            dtype: of weights and computation.
+            max_batch: most requests in one forward pass; others wait.
+            deterministic: a reply depends on its request and the weights alone, bit for bit, whatever else is in the
+                batch. Holds on the CPU in float32 with one thread; costs up to seven idle rows a pass.
+            threads: of torch, on the CPU. One is fastest for a tiny model.
+        """
+        directory = Path(directory)
+        transformers_logging.disable_progress_bar()
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        config = AutoConfig.from_pretrained(directory)
+        _require_full_attention(config, directory)
+        self.chat = ChatTokenizer(AutoTokenizer.from_pretrained(directory), str(directory))
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
+        self.model = model.to(device).eval()
+        self.policy = policy or directory.resolve().name
+        self.version = weights_version(directory)
+        self.context = int(config.max_position_embeddings)
+        self.max_batch = max_batch
+        self._end_ids = _end_ids(self.model, self.chat)
+        self._slots = Slots(self.model, config.num_hidden_layers, max_batch, DETERMINISTIC_TILE if deterministic else 1)
+        self._rows: list[_Row] = []
+        self._inbox: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name=f"engine {self.policy}", daemon=True)
+        self._thread.start()
+
+    async def complete(self, request: Request) -> Completion:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        loop = asyncio.get_running_loop()
+        row = _Row(request, loop.create_future(), loop, time.monotonic())
+        self._inbox.put(row)
+        return await row.future
+
+    async def close(self) -> None:
+        self._closed = True
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # Everything below runs on the engine's thread.
+
+    @torch.inference_mode()
+    def _serve(self) -> None:
+        waiting: list[_Row] = []
+        while True:
+            try:
+                if not self._receive(waiting):
+                    break
+                if waiting and len(self._rows) < self.max_batch:
+                    self._admit(waiting)
+                if self._rows:
+                    self._decode()
+            except Exception as error:  # noqa: BLE001 - a forward pass that fails must not leave callers waiting
+                self._fail([*self._rows, *waiting], error)
+                waiting.clear()
+        self._fail([*self._rows, *waiting], EngineError("the engine was closed"))
+
+    def _receive(self, waiting: list[_Row]) -> bool:
+        """Take in what has arrived; block when there is nothing else to do. False when the engine is to stop."""
+        while True:
+            try:
+                row = self._inbox.get(block=not (self._rows or waiting))
+            except queue.Empty:
+                return True
+            if row is None:
+                return False
+            try:
+                self._prepare(row)
+            except Exception as error:  # noqa: BLE001 - one bad request must not stop the others
+                _answer([(row, error)])
+                continue
+            waiting.append(row)
+            if not self._rows and self._inbox.empty():
+                return True
+
+    def _prepare(self, row: _Row) -> None:
+        request = row.request
+        row.prompt = self.chat.encode(request.messages, request.prefix, request.history)
+        room = self.context - len(row.prompt)
+        if room < 1:
+            raise EngineError(
+                f"the prompt of {request.key} has {len(row.prompt)} tokens, the context of {self.policy} is "
+                f"{self.context}; play fewer rounds or take a model with a longer context"
+            )
+        row.limit = min(request.sampling.max_tokens, room)
+        row.uniforms = uniforms(request.seed, row.limit)
+
+    def _admit(self, waiting: list[_Row]) -> None:
+        """Run the prompts of waiting rows, of like length together, and draw their first tokens."""
+        waiting.sort(key=lambda row: row.arrived)
+        free = self.max_batch - len(self._rows)
+        admitted, waiting[:] = waiting[:free], waiting[free:]
+        admitted.sort(key=lambda row: len(row.prompt))
+        while admitted:
+            count = len(admitted)
+            while count > 1 and count * len(admitted[count - 1].prompt) > PREFILL_TOKENS:
+                count = (count + 1) // 2
+            group, admitted = admitted[:count], admitted[count:]
+            for row in group:
+                row.started = time.monotonic()
+            first = len(self._rows)
+            self._rows += group
+            logits = self._slots.fill(first, [row.prompt for row in group])
+            self._draw(group, logits)
+        self._retire()
+
+    def _decode(self) -> None:
+        rows, device = self._rows, self.model.device
+        tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
+        positions = torch.tensor([len(row.prompt) + len(row.tokens) - 1 for row in rows], device=device)
+        self._draw(rows, self._slots.extend(tokens, positions))
+        self._retire()
+
+    def _draw(self, rows: list[_Row], logits: torch.Tensor) -> None:
+        device = logits.device
+        sampling = [row.request.sampling for row in rows]
+        top_p = None
+        if any(s.top_p < 1 for s in sampling):
+            top_p = torch.tensor([s.top_p for s in sampling], device=device)
+        tokens, logprobs = draw(
+            logits,
+            torch.tensor([s.temperature for s in sampling], device=device),
+            top_p,
+            torch.tensor([float(row.uniforms[len(row.tokens)]) for row in rows], device=device),
+        )
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+
+    def _retire(self) -> None:
+        """Answer the rows that are done and close the gaps they leave with the last rows."""
+        done = []
+        for slot in range(len(self._rows) - 1, -1, -1):
+            row = self._rows[slot]
+            finish = self._finished(row)
+            if finish is None:
+                continue
+            done.append((row, self._completion(row, finish)))
+            last = self._rows.pop()
+            if last is not row:
+                self._rows[slot] = last
+                self._slots.move(len(self._rows), slot, len(last.prompt) + len(last.tokens))
+        if done:
+            _answer(done)
+
+    def _finished(self, row: _Row) -> Finish | None:
+        if row.tokens[-1] in self._end_ids:
+            return "stop"
+        stop = row.request.sampling.stop
+        if stop:
+            tail = self.chat.decode(row.tokens[-max(map(len, stop)) - 8 :])
+            if any(text in tail for text in stop):
+                return "stop"
+        return "length" if len(row.tokens) >= row.limit else None
+
+    def _completion(self, row: _Row, finish: Finish) -> Completion:
+        text = self.chat.decode(row.tokens)
+        for stop in row.request.sampling.stop:
+            text = text.split(stop, 1)[0]
+        return Completion(
+            text=text,
+            finish=finish,
+            policy=self.policy,
+            version=self.version,
+            prompt_ids=tuple(row.prompt),
+            token_ids=tuple(row.tokens),
+            logprobs=tuple(row.logprobs),
+            prompt_tokens=len(row.prompt),
+            completion_tokens=len(row.tokens),
+            queue_s=row.started - row.arrived,
+            compute_s=time.monotonic() - row.started,
+        )
+
+    def _fail(self, rows: list[_Row], error: Exception) -> None:
+        self._rows.clear()
+        cause = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
+        _answer([(row, cause) for row in rows])
+
+
+def _answer(results: list[tuple[_Row, Completion | Exception]]) -> None:
+    """Hand results to their callers: one wake-up of each event loop, however many rows are done."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Row, Completion | Exception]]] = {}
+    for row, result in results:
+        by_loop.setdefault(row.loop, []).append((row, result))
+    for loop, batch in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, batch)
+
+
+def _resolve(batch: list[tuple[_Row, Completion | Exception]]) -> None:
+    for row, result in batch:
+        if row.future.done():
+            continue
+        if isinstance(result, Exception):
+            row.future.set_exception(result)
+        else:
+            row.future.set_result(result)
+
+
+def _require_full_attention(config: Any, directory: Path) -> None:
+    kinds = getattr(config, "layer_types", None)
+    sliding = any(kind != "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None)
+    if sliding:
+        raise ConfigError(
+            f"{directory} is a {config.model_type} model with sliding-window or other special attention, which this "
+            "engine does not batch; serve it with vLLM"
+        )
+
+
+def _end_ids(model: Any, chat: ChatTokenizer) -> frozenset[int]:
+    ids = model.generation_config.eos_token_id
+    return frozenset([chat.end_id, *(ids if isinstance(ids, list) else [ids] if ids is not None else [])])
+
+
+def weights_version(directory: Path) -> str:
+    """Twelve hex digits of SHA-256 over the weight files: 64 evenly spread MiB of each, all of a file up to that."""
+    block, blocks = 1 << 20, 64
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for i in range(blocks):
+                file.seek(i * block if size <= block * blocks else i * (size - block) // (blocks - 1))
+                digest.update(file.read(block))
+    return digest.hexdigest()[:12]

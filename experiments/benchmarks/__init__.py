@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m experiments.benchmarks.NAME`. Ratios inside one run, never timed tests."""

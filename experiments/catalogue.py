@@ -1,0 +1,47 @@
+"""What there is to play with: envs, topologies, models and runs, each with a line of what it is."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envs import ENVS
+from experiments.runs import list_runs
+from graphs import TOPOLOGIES
+
+MODELS = {
+    "embedded": "the model that ships with Palaestra; arithmetic only, on the CPU",
+    "hf:DIR": "a causal language model in Hugging Face format, with a chat template",
+    "replay:FILE": 'recorded replies: JSON lines {"task", "role", "replies"}',
+}
+
+
+def catalogue(root: Path) -> dict[str, dict[str, str]]:
+    """Section -> name -> one line."""
+    return {
+        "envs": {name: f"{_first_line(function)}{_settings(function)}" for name, function in ENVS.items()},
+        "topologies": {name: f"{_module_line(function)}{_settings(function)}" for name, function in TOPOLOGIES.items()},
+        "models": MODELS,
+        "runs": {run.name: _run_line(run.config) for run in list_runs(root)},
+    }
+
+
+def _run_line(config: dict[str, Any]) -> str:
+    return f"{config['topology']['name']} on {config['env']['name']}, {config['tasks']} tasks, {config['created']}"
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def _module_line(function: Callable[..., Any]) -> str:
+    module = inspect.getmodule(function)
+    return _first_line(function) if module is None else (inspect.getdoc(module) or "").splitlines()[0]
+
+
+def _settings(function: Callable[..., Any]) -> str:
+    parameters = inspect.signature(function).parameters.values()
+    shown = ", ".join(
+        p.name if p.default is p.empty or p.default is None else f"{p.name}={p.default}" for p in parameters
+    )
+    return f" ({shown})" if shown else ""

@@ -1,0 +1,217 @@
+"""The command `palaestra`: its verbs, their options and their exit statuses.
+
+Exit status: 0 done; 1 ran, but something failed; 2 unusable arguments; 130 interrupted. `--json` prints one object on
+stdout; progress, logs and complaints go to stderr.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from envs.errors import ConfigError
+
+_RUNS = click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command. Returns the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="palaestra: %(message)s", stream=sys.stderr)
+    try:
+        return palaestra.main(arguments, prog_name="palaestra", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; what had ended is stored")
+        return 130
+    except BaseExceptionGroup as group:
+        return _report(_first(group))
+    except Exception as error:  # noqa: BLE001 - decided by type just below
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    from agents.types import EngineError
+
+    if isinstance(error, (ConfigError, EngineError)):
+        _complain(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    if isinstance(error, OSError):
+        _complain(f"{type(error).__name__}: {error}")
+        return 1
+    raise error
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _complain(message: str) -> None:
+    click.echo(f"palaestra: {' '.join(message.split())}", err=True)
+
+
+def _print(rendered: Any, data: Callable[[], Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(data(), ensure_ascii=False))
+    else:
+        from experiments.show import console
+
+        console().print(rendered)
+
+
+def _example(text: str) -> str:
+    return f"\b\nExample:\n  {text}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="palaestra")
+def palaestra() -> None:
+    """Language-model agents debate, criticise and play against one another."""
+
+
+def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"expected KEY=VALUE, found {value!r}")
+        settings[key] = text
+    return settings
+
+
+@palaestra.command(
+    epilog=_example("palaestra run society --env arithmetic --tasks 40 --seed 7 --set env.level=4 --set rounds=3")
+)
+@click.argument("topology")
+@click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function.")
+@click.option("--tasks", type=int, help="How many tasks; all of a file, 100 of a generated env, when left out.")
+@click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--model", default="embedded", show_default=True, help="embedded, hf:DIR or replay:FILE, for every role.")
+@click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="KEY=VALUE",
+    help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
+    "judge.temperature=0), the engine (engine.device=cuda) or the pool (pool.replicas=2). May be repeated.",
+)
+@click.option("--name", help="Name of the run; made from topology, env and time when left out.")
+@click.option(
+    "--backend",
+    type=click.Choice(["ray", "local"]),
+    default="ray",
+    show_default=True,
+    help="Host the models in Ray actors, or in this process.",
+)
+@click.option("--address", help="A Ray cluster; left out, Ray is started on this machine.")
+@_RUNS
+@_JSON
+@click.pass_context
+def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
+    """Play TOPOLOGY over tasks, store every episode, and print the summary.
+
+    TOPOLOGY is a name from `palaestra list`, or module:function of your own.
+    """
+    from experiments.runner import run as start
+    from experiments.show import render_summary
+
+    model = options.pop("model")
+    summary = start(cast=model, root=root, **options).summary()
+    _print(render_summary(summary), summary.model_dump, as_json)
+    context.exit(1 if summary.failed else 0)
+
+
+@palaestra.command(epilog=_example("palaestra show demo-mad longest"))
+@click.argument("run")
+@click.argument("episode", required=False)
+@click.option("--prompts", is_flag=True, help="Show each turn's prompt too.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write it as a picture to this file, too.")
+@_RUNS
+@_JSON
+def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: Path, as_json: bool) -> None:
+    """Print the summary of RUN, or one EPISODE of it as a transcript.
+
+    EPISODE is its number (from 1), a task's id, TASK/SAMPLE, or one of: longest, wrong, failed.
+    """
+    from experiments.runs import Run
+    from experiments.show import render_episode, render_summary, save_svg
+
+    opened = Run.open(run, root)
+    if episode is None:
+        summary = opened.summary()
+        rendered, data = render_summary(summary), summary.model_dump
+    else:
+        found = opened.find(episode)
+        rendered, data = render_episode(opened, found, prompts), lambda: found.model_dump(mode="json")
+    if svg is not None:
+        save_svg(rendered, svg, f"palaestra show {run} {episode or ''}".strip())
+    _print(rendered, data, as_json)
+
+
+@palaestra.command(epilog=_example("palaestra compare demo-vote demo-society demo-mad"))
+@click.argument("runs", nargs=-1, required=True)
+@_RUNS
+@_JSON
+def compare(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
+    """Compare RUNS with the first of them, paired by task, with intervals, calls and tokens."""
+    from experiments.compare import compare_runs
+    from experiments.runs import Run
+    from experiments.show import render_comparison
+
+    rows = compare_runs([Run.open(name, root) for name in runs])
+    _print(
+        render_comparison(rows),
+        lambda: {"baseline": rows[0].run, "runs": [asdict(row) for row in rows]},
+        as_json,
+    )
+
+
+@palaestra.command("list", epilog=_example("palaestra list --json"))
+@_RUNS
+@_JSON
+def list_(root: Path, as_json: bool) -> None:
+    """List envs, topologies, models and runs."""
+    from rich.console import Group
+
+    from experiments.catalogue import catalogue
+    from experiments.show import plain_list
+
+    found = catalogue(root)
+    rendered = Group(
+        *(plain_list(f"\n{title}", list(rows.items()) or [("(none)", "")]) for title, rows in found.items())
+    )
+    _print(rendered, lambda: found, as_json)
+
+
+@palaestra.command(epilog=_example("palaestra doctor"))
+@_JSON
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Look at this machine: versions, GPUs, Ray, the embedded model, import names; and say what mends what is wrong."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from experiments.doctor import examine, healthy
+
+    findings = examine()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    styles = {"ok": "green", "note": "yellow", "missing": "bold red", "broken": "bold red"}
+    for finding in findings:
+        mend = f"\nmend: {finding.mend}" if finding.mend else ""
+        table.add_row(Text(finding.state, style=styles[finding.state]), finding.what, Text(finding.detail + mend))
+    _print(table, lambda: {"healthy": healthy(findings), "findings": [asdict(f) for f in findings]}, as_json)
+    context.exit(0 if healthy(findings) else 1)

@@ -1,0 +1,318 @@
+"""Run a topology over the tasks of an env: many episodes at once, each stored as it ends.
+
+Called by the command and from Python; hands a `Run` on. Everything that can be wrong with the arguments is found
+before a model is loaded.
+"""
+
+import asyncio
+import itertools
+import json
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from langgraph.graph.state import CompiledStateGraph
+
+from agents.cast import Cast
+from agents.company import Backend, Company, open_company
+from agents.engines import EngineSettings
+from agents.moves import templates_hash
+from agents.pool import PoolSettings
+from envs import ENVS, make_env, open_env
+from envs.errors import ConfigError, bind_settings, clip, unknown
+from envs.types import Env, Split, Task
+from experiments.progress import Progress
+from experiments.runs import CONFIG, RESULT, RUNS, Run
+from experiments.store import StoreReader, StoreWriter
+from graphs import TOPOLOGIES, Builder, Graph, Topology, build, load_function, play
+
+CONCURRENCY = 256
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose arguments have been checked: what is played, on what, by whom."""
+
+    topology: Topology
+    env: Env
+    cast: Cast
+    tasks: Sequence[Task]
+    samples: int
+    seed: int
+    concurrency: int
+    engine: EngineSettings
+    pool: PoolSettings
+    backend: Backend
+    address: str | None
+    config: dict[str, Any]
+    """As stored with the run; JSON values."""
+
+    @property
+    def episodes(self) -> int:
+        return len(self.tasks) * self.samples
+
+    def jobs(self) -> Iterator[tuple[int, Task, int]]:
+        """(position, task, sample) of every episode, in order."""
+        pairs = ((task, sample) for task in self.tasks for sample in range(self.samples))
+        return ((position, task, sample) for position, (task, sample) in enumerate(pairs))
+
+
+def run(
+    topology: str | Builder | Graph | Topology,
+    env: str | Env = "arithmetic",
+    cast: Cast | str | None = None,
+    *,
+    tasks: int | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    split: Split = "test",
+    concurrency: int = CONCURRENCY,
+    settings: Mapping[str, Any] | None = None,
+    backend: Backend = "ray",
+    address: str | None = None,
+    name: str | None = None,
+    root: Path | str = RUNS,
+    progress: bool | None = None,
+) -> Run:
+    """Play a topology over an env's tasks and return the stored run. Works in scripts and notebooks.
+
+    Args:
+        topology: a name of `graphs.TOPOLOGIES`, `module:function`, a function that returns a graph, or a graph.
+        env: a name of `envs.ENVS`, `module:function`, or an env.
+        cast: who plays; a model's name fills every role with it; None is the embedded model.
+        tasks: how many of the env's tasks; None takes all of a file, 100 of a generated env.
+        samples: episodes a task.
+        seed: fixes every random choice: same seed, same episodes, whatever the concurrency.
+        split: which of the env's splits.
+        concurrency: most episodes in flight.
+        settings: `env.KEY`, `engine.KEY`, `pool.KEY`, `ROLE.KEY` and the topology's own keys, as with `--set`.
+        backend: "ray" hosts the models in Ray actors, "local" in this process.
+        address: of a Ray cluster; None starts Ray on this machine.
+        name: of the run's directory; None makes one from topology, env and time.
+        root: the folder of runs.
+        progress: show progress on stderr; None does so when it is a terminal.
+
+    Raises:
+        ConfigError: an argument that cannot be used; nothing has been loaded or written then.
+        EngineError: a model could not be loaded.
+    """
+    plan = make_plan(topology, env, cast, tasks, samples, seed, split, concurrency, settings, backend, address)
+    directory = claim_directory(plan, name, Path(root))
+    return in_event_loop(lambda: execute(plan, directory, progress))
+
+
+def make_plan(
+    topology: str | Builder | Graph | Topology,
+    env: str | Env,
+    cast: Cast | str | None,
+    tasks: int | None,
+    samples: int,
+    seed: int,
+    split: Split,
+    concurrency: int,
+    settings: Mapping[str, Any] | None,
+    backend: Backend,
+    address: str | None,
+) -> Plan:
+    """Check all arguments and draw the tasks; see `run` for them.
+
+    Raises:
+        ConfigError: the first thing that cannot be used.
+    """
+    for what, value, least in (("tasks", tasks, 1), ("samples", samples, 1), ("concurrency", concurrency, 1)):
+        if value is not None and value < least:
+            raise ConfigError(f"{what}: expected a whole number of at least {least}, found {value}")
+    parts = _sorted_settings(settings or {})
+    played = _topology(topology, parts.topology)
+    opened = _env(env, parts.env)
+    full_cast = _cast(cast, parts.seats, played.roles)
+    engine = EngineSettings(**bind_settings(EngineSettings, parts.engine, "the engine"))
+    pool = PoolSettings(**bind_settings(PoolSettings, parts.pool, "the pool"))
+    full_cast.models(played.roles or full_cast.seats, engine)
+    drawn = opened.tasks(tasks, split)
+    config = {
+        "topology": {"name": played.name, "settings": dict(played.settings or {})},
+        "env": {"name": opened.name, "settings": {key: str(value) for key, value in parts.env.items()}, "split": split},
+        "cast": full_cast.describe(),
+        "tasks": len(drawn),
+        "samples": samples,
+        "seed": seed,
+        "concurrency": concurrency,
+        "engine": asdict(engine),
+        "pool": asdict(pool),
+        "backend": backend,
+        "templates": templates_hash(),
+        "versions": versions(),
+    }
+    return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, engine, pool, backend, address, config)
+
+
+def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
+    """Make the run's directory and write its configuration.
+
+    Raises:
+        ConfigError: a name that is taken or no file name, a folder that cannot be written.
+    """
+    created = datetime.now(UTC)
+    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
+        raise ConfigError(
+            f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
+        )
+    generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}-{created:%Y%m%d-%H%M%S}"
+    candidates = itertools.chain([generic], (f"{generic}-{i}" for i in itertools.count(2)))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        directory = root / name if name is not None else next(root / c for c in candidates if not (root / c).exists())
+        directory.mkdir()
+        config = {**plan.config, "created": created.isoformat(timespec="seconds")}
+        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        if name is not None and (root / name).exists():
+            taken = f"run {name!r} is already in {root}/; choose another --name or remove {root / name}"
+            raise ConfigError(taken) from None
+        raise ConfigError(f"cannot write the run to {root}: {error.strerror}; choose a folder with --runs") from None
+    return directory
+
+
+async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> Run:
+    """Play every episode of a plan into its directory; a run that stores nothing leaves nothing behind."""
+    writer = StoreWriter(directory)
+    roles = plan.topology.roles
+    try:
+        async with open_company(plan.cast, roles, plan.backend, plan.engine, plan.pool, plan.address) as company:
+            started = time.monotonic()
+            with Progress(plan.topology.name, plan.episodes, progress) as shown:
+                await _play_all(plan, company, writer, shown)
+            seconds = time.monotonic() - started
+    finally:
+        await asyncio.to_thread(writer.close)
+        if not StoreReader(directory).outcomes():
+            shutil.rmtree(directory)
+    (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
+    return Run(directory)
+
+
+async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Progress) -> None:
+    """`concurrency` workers draw from one iterator of jobs: what is in memory is what is in flight."""
+    jobs = plan.jobs()
+
+    async def worker() -> None:
+        for position, task, sample in jobs:
+            episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
+            await writer.append(position, episode)
+            shown.ended(episode)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(plan.concurrency, plan.episodes)):
+            group.create_task(worker())
+
+
+def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
+    """Run a coroutine to its end; from a notebook, whose thread has a loop already, on a thread of its own."""
+
+    async def main() -> _Value:
+        return await start()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    outcome: list[Any] = []
+
+    def on_thread() -> None:
+        try:
+            outcome.extend([True, asyncio.run(main())])
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            outcome.extend([False, error])
+
+    thread = threading.Thread(target=on_thread, name="palaestra run")
+    thread.start()
+    thread.join()
+    if not outcome[0]:
+        raise outcome[1]
+    return outcome[1]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("palaestra", "torch", "transformers", "ray", "langgraph", "math-verify"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class _Settings:
+    topology: dict[str, Any]
+    env: dict[str, Any]
+    engine: dict[str, Any]
+    pool: dict[str, Any]
+    seats: list[tuple[str, str, Any]]
+
+
+def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
+    """`env.level` → env, `judge.model` → the judge's seat, `rounds` → topology."""
+    parts = _Settings({}, {}, {}, {}, [])
+    places = {"env": parts.env, "engine": parts.engine, "pool": parts.pool}
+    for key, value in settings.items():
+        scope, dot, name = key.partition(".")
+        if not dot:
+            parts.topology[key] = value
+        elif scope in places:
+            places[scope][name] = value
+        else:
+            parts.seats.append((scope, name, value))
+    return parts
+
+
+def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
+    if isinstance(topology, str):
+        if ":" in topology:
+            return build(load_function(topology, "topology"), settings, topology)
+        if topology not in TOPOLOGIES:
+            raise unknown("topology", topology, [*TOPOLOGIES, "module:function"])
+        return build(TOPOLOGIES[topology], settings, topology)
+    if isinstance(topology, Topology):
+        return topology
+    if isinstance(topology, CompiledStateGraph):
+        return Topology(topology.get_name(), topology)
+    return build(topology, settings)
+
+
+def _env(env: str | Env, settings: dict[str, Any]) -> Env:
+    if not isinstance(env, str):
+        if settings:
+            raise ConfigError(f"env.{next(iter(settings))}: the env is given ready-made; set it where the env is made")
+        return env
+    if ":" in env:
+        return open_env(load_function(env, "env"), settings, env)
+    if env not in ENVS:
+        raise unknown("env", env, [*ENVS, "module:function"])
+    return make_env(env, **settings)
+
+
+def _cast(cast: Cast | str | None, seats: list[tuple[str, str, Any]], roles: Sequence[str]) -> Cast:
+    from agents.cast import base_role
+
+    full = cast if isinstance(cast, Cast) else Cast.all(cast or "embedded")
+    valid = {*roles, *map(base_role, roles)}
+    for role, key, value in seats:
+        if roles and role not in valid:
+            raise unknown(
+                "role in setting",
+                f"{role}.{key}",
+                {f"{name}.{key}" for name in valid} | {"env.…", "engine.…", "pool.…"},
+            )
+        full = full.set(role, key, value)
+    return full

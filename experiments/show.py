@@ -1,0 +1,230 @@
+"""Runs and episodes in the terminal: the summary table, the comparison table, an episode as a transcript.
+
+Model text is data: it is printed as plain text, never as markup, and its control characters are made visible.
+"""
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from agents.results import Conclusion, Critique, Judgement, Moderation, Sabotage, ToolUse
+from envs.errors import ConfigError
+from envs.grading import same_number, same_text
+from envs.types import Task
+from experiments.compare import Row
+from experiments.runs import Run, Summary
+from graphs.turns import Episode, Turn
+
+_COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "red", "bright_cyan", "bright_magenta")
+_STATUS = {"correct": "bold green", "incorrect": "bold red", "unparsed": "bold yellow", "unscorable": "bold yellow"}
+_VERBS = {
+    "solve": "solves",
+    "revise": "revises",
+    "oppose": "opposes",
+    "rebut": "answers back",
+    "restate": "restates",
+    "moderate": "moderates",
+    "list_candidates": "lists the candidates",
+    "conclude": "decides",
+    "critique": "checks a step",
+    "judge": "judges",
+    "sabotage": "sabotages a step",
+    "propose": "proposes a problem",
+}
+
+
+def console(stderr: bool = False) -> Console:
+    """A console as wide as the terminal; wide enough for our tables where there is none."""
+    plain = Console(stderr=stderr)
+    return plain if plain.is_terminal else Console(stderr=stderr, width=120)
+
+
+def save_svg(rendered: RenderableType, path: Path, title: str) -> None:
+    """Write what `show` prints as a picture that loads nothing from elsewhere.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    recorder = Console(record=True, width=100, file=StringIO(), force_terminal=True)
+    recorder.print(rendered)
+    without_web_fonts = re.sub(r"@font-face \{.*?\}\s*", "", recorder.export_svg(title=title), flags=re.DOTALL)
+    try:
+        path.write_text(without_web_fonts, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+
+def printable(text: str) -> str:
+    """Text without control characters: escape sequences of a model must not reach the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda c: f"\\x{ord(c[0]):02x}", text)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
+
+
+def render_summary(summary: Summary) -> RenderableType:
+    table = Table(title=f"run {summary.run}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    lost = [f"{n} {what}" for what in ("failed", "unscorable", "unparsed") if (n := getattr(summary, what))]
+    reasons = ", ".join(f"{reason} ×{n}" for reason, n in summary.stop_reasons.items())
+    table.add_row("topology", f"{summary.topology} on {summary.env}, {summary.model}")
+    table.add_row("accuracy", f"{percent(summary.accuracy)} %  {interval(summary.ci95)} 95 % interval")
+    table.add_row("episodes", f"{summary.episodes}" + (f"  ({', '.join(lost)})" if lost else ""))
+    table.add_row("outcomes", reasons)
+    table.add_row(
+        "calls",
+        f"{summary.calls}" + (f"  ({summary.unread_replies} replies not readable)" * bool(summary.unread_replies)),
+    )
+    table.add_row("tokens", f"{summary.tokens.prompt:,} prompt, {summary.tokens.completion:,} completion")
+    if summary.seconds:
+        rate = summary.tokens.completion / summary.seconds
+        table.add_row("time", f"{summary.seconds:.1f} s, {rate:,.0f} completion tokens/s")
+    table.add_row("digest", summary.digest[:16])
+    return table
+
+
+def render_comparison(rows: Sequence[Row]) -> RenderableType:
+    baseline = rows[0]
+    table = Table(title=f"compared with {baseline.run}", title_justify="left")
+    table.add_column("run", no_wrap=True)
+    for heading in ("accuracy %", "calls", "tokens", "difference", "better : worse", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        versus = row.comparison
+        cells = ["", "", ""]
+        if versus is not None:
+            sign = "+" if versus.difference >= 0 else "−"
+            cells = [
+                f"{sign}{percent(abs(versus.difference))} {interval(versus.interval)}",
+                f"{versus.wins} : {versus.losses}",
+                f"{versus.p:.3f}" if versus.p >= 0.001 else "<0.001",
+            ]
+        accuracy = f"{percent(row.accuracy)} {interval(row.ci95)}"
+        table.add_row(row.run, accuracy, f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}", *cells)
+    tests = sorted({row.comparison.test for row in rows if row.comparison})
+    tasks = sorted({row.comparison.tasks for row in rows if row.comparison})
+    note = (
+        f"Paired over {' / '.join(map(str, tasks))} tasks; 95 % intervals; p: {' / '.join(tests)}. "
+        "Calls and tokens (prompt and completion) are per episode: compare like with like."
+    )
+    return Group(table, Text(note, style="dim"))
+
+
+def render_episode(run: Run, episode: Episode, prompts: bool = False) -> RenderableType:
+    """An episode as a transcript: the problem, the turns round by round, the outcome."""
+    task = episode.task
+    roles = dict.fromkeys(turn.role for turn in episode.turns)
+    colours = {role: _COLOURS[i % len(_COLOURS)] for i, role in enumerate(roles)}
+    parts: list[RenderableType] = [
+        Text(f"{run.name} · {task.id}" + (f" · sample {episode.sample}" if episode.sample else ""), style="dim"),
+        Panel(
+            Text(printable(task.question), style="bold"),
+            title="Problem",
+            subtitle=f"answer: {printable(' or '.join(task.answers))}",
+            title_align="left",
+            subtitle_align="right",
+        ),
+    ]
+    shown_round: int | None = None
+    for turn in episode.turns:
+        if turn.round != shown_round:
+            shown_round = turn.round
+            parts += [
+                Text(),
+                Rule(f"Round {turn.round}" if turn.round else "Before the debate", align="left", style="dim"),
+            ]
+        parts += [Text(), _heading(turn, task, colours), *([_prompt(turn)] if prompts else []), _reply(turn)]
+    return Group(*parts, Text(), Rule("Outcome", align="left", style="dim"), _outcome(episode))
+
+
+def _heading(turn: Turn, task: Task, colours: dict[str, str]) -> Text:
+    heading = Text("● ", style=colours[turn.role])
+    heading.append(turn.role, style=f"bold {colours[turn.role]}")
+    heading.append(f"  {_VERBS.get(turn.move, turn.move)}", style="italic")
+    readers = dict.fromkeys(id.rpartition("/")[0] for id in turn.reads)
+    if readers:
+        heading.append("  reading ", style="dim")
+        for i, role in enumerate(readers):
+            heading.append(f"{', ' if i else ''}{role}", style=colours.get(role, "white"))
+    heading.append("   ")
+    heading.append_text(_result(turn, task))
+    return heading
+
+
+def _result(turn: Turn, task: Task) -> Text:
+    """What the reply came to, in a few words."""
+    result = turn.result
+    if turn.failure is not None:
+        return Text(f"not readable: expected {turn.failure.expected}", style="bold yellow")
+    if isinstance(result, Moderation) and not result.ends_debate:
+        return Text("→ no preference, the debate goes on", style="dim")
+    if isinstance(result, Critique):
+        return Text(f"→ the step is {'correct' if result.correct else 'incorrect'}")
+    if isinstance(result, Judgement):
+        return Text(f"→ {result.choice}")
+    if isinstance(result, Sabotage):
+        return Text(printable(f"→ {result.kind}: {result.step}"))
+    if isinstance(result, ToolUse) and result.code:
+        return Text("→ runs code")
+    if turn.answer is None:
+        return Text()
+    right = is_right(task, turn.answer)
+    side = f"for the {result.side}: " if isinstance(result, Moderation) and result.side else ""
+    text = Text(f"→ {side}{printable(turn.answer)}")
+    return text.append(" ✓" if right else " ✗", style="bold green" if right else "bold red")
+
+
+def is_right(task: Task, answer: str) -> bool:
+    """Whether an answer is one of the task's by text or as a plain number: a mark for the reader, not a verdict."""
+    return any(same_text(accepted, answer) or bool(same_number(accepted, answer)) for accepted in task.answers)
+
+
+def _reply(turn: Turn) -> RenderableType:
+    text = turn.reply
+    if isinstance(turn.result, (Moderation, Conclusion)) and turn.result.reason:
+        text = turn.result.reason.replace("; ", "\n")
+    return Padding(Text(printable(text.strip()) or "(empty)"), (0, 0, 0, 4), expand=False)
+
+
+def _prompt(turn: Turn) -> RenderableType:
+    text = Text(style="dim")
+    for message in turn.messages:
+        text.append(f"{message.role}: ", style="bold").append(printable(message.content).rstrip() + "\n")
+    return Padding(
+        Panel(text, title=f"prompt, {turn.prompt_tokens} tokens", title_align="left"), (0, 0, 0, 4), expand=False
+    )
+
+
+def _outcome(episode: Episode) -> RenderableType:
+    text = Text()
+    if episode.failure is not None:
+        text.append("failed", style="bold red").append(f": {printable(episode.failure)}")
+    elif episode.verdict is not None:
+        answer = printable(episode.answer) if episode.answer else "no answer"
+        text.append(f"{episode.stop_reason} → {answer}  ")
+        text.append(episode.verdict.status, style=_STATUS[episode.verdict.status])
+        if episode.verdict.reason:
+            text.append(f" ({printable(episode.verdict.reason)})", style="dim")
+    used = sum(turn.prompt_tokens + turn.completion_tokens for turn in episode.turns)
+    text.append(f"\n{episode.calls} calls, {used:,} tokens, {episode.seconds:.2f} s", style="dim")
+    return text
+
+
+def plain_list(title: str, rows: Sequence[tuple[str, Any]]) -> RenderableType:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(name, Text(str(value)))
+    return table

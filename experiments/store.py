@@ -1,0 +1,223 @@
+"""The trace store of a run: one SQLite file in WAL mode, append-only.
+
+An episode is acknowledged when its transaction is on disk; episodes that end together share one. Token ids and
+log-probabilities are stored once, as binary columns; the rest of a turn as JSON. Readers page through the file, also
+while the run is going on.
+"""
+
+import asyncio
+import hashlib
+import json
+import queue
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from envs.errors import ConfigError
+from graphs.turns import Episode, Turn
+
+FORMAT = 1
+FILE = "episodes.db"
+PAGE = 100
+_SCHEMA = """
+CREATE TABLE format (version INTEGER NOT NULL);
+CREATE TABLE episodes (
+    position INTEGER PRIMARY KEY,          -- in the run's order of tasks and samples
+    task TEXT NOT NULL, sample INTEGER NOT NULL,
+    status TEXT NOT NULL,                  -- the verdict's, or 'failed'
+    score REAL, answer TEXT, stop_reason TEXT NOT NULL, failure TEXT,
+    calls INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    unread INTEGER NOT NULL,               -- turns whose reply could not be parsed
+    seconds REAL NOT NULL, digest TEXT NOT NULL,
+    body TEXT NOT NULL,                    -- the episode without its turns, as JSON
+    UNIQUE (task, sample)
+);
+CREATE TABLE turns (
+    episode INTEGER NOT NULL REFERENCES episodes, place INTEGER NOT NULL,
+    id TEXT NOT NULL, role TEXT NOT NULL, move TEXT NOT NULL, round INTEGER NOT NULL,
+    body TEXT NOT NULL,                    -- the turn without its arrays, as JSON
+    prompt_ids BLOB NOT NULL, token_ids BLOB NOT NULL,   -- int32
+    logprobs BLOB NOT NULL,                -- float64, nats
+    PRIMARY KEY (episode, place)
+) WITHOUT ROWID;
+CREATE TRIGGER episodes_are_kept BEFORE DELETE ON episodes BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+CREATE TRIGGER episodes_stay BEFORE UPDATE ON episodes BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+CREATE TRIGGER turns_are_kept BEFORE DELETE ON turns BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+CREATE TRIGGER turns_stay BEFORE UPDATE ON turns BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+"""
+_ARRAYS = {"prompt_ids": "i", "token_ids": "i", "logprobs": "d"}
+
+
+class StoreWriter:
+    """Appends episodes from one thread; `append` returns when the episode is on disk."""
+
+    def __init__(self, directory: Path):
+        """Create the store in a directory that has none."""
+        self._inbox: queue.SimpleQueue[tuple[int, Episode, asyncio.Future[None], asyncio.AbstractEventLoop] | None]
+        self._inbox = queue.SimpleQueue()
+        self._path = directory / FILE
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_SCHEMA)
+            connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
+            connection.commit()
+        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
+        self._thread.start()
+
+    async def append(self, position: int, episode: Episode) -> None:
+        """Store an episode under its position in the run.
+
+        Raises:
+            sqlite3.Error: it could not be written (disk full, or the position is taken): nothing of it is kept.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._inbox.put((position, episode, done, loop))
+        await done
+
+    def close(self) -> None:
+        """Write what is waiting, then stop."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _write(self) -> None:
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("PRAGMA synchronous=FULL")
+            open_ = True
+            while open_:
+                batch = [self._inbox.get()]
+                while not self._inbox.empty():
+                    batch.append(self._inbox.get())
+                open_ = None not in batch
+                self._commit(connection, [item for item in batch if item is not None])
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[Any]) -> None:
+        problem: Exception | None = None
+        try:
+            with connection:
+                for position, episode, _, _ in batch:
+                    _insert(connection, position, episode)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the acknowledgement gets the reason
+            problem = error
+        if problem is not None and len(batch) > 1:
+            # One bad episode must not take down those that share its transaction.
+            for item in batch:
+                self._commit(connection, [item])
+            return
+        for _, _, done, loop in batch:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_acknowledge, done, problem)
+
+
+class StoreReader:
+    """Reads a run's episodes, page by page, in the run's order."""
+
+    def __init__(self, directory: Path):
+        """
+        Raises:
+            ConfigError: the directory holds no store, or one of a newer format.
+        """
+        self._path = directory / FILE
+        if not self._path.is_file():
+            raise ConfigError(f"{directory} is not a run: it holds no {FILE}")
+        try:
+            version = self._rows("SELECT version FROM format")[0][0]
+        except (sqlite3.Error, IndexError) as error:
+            raise ConfigError(f"{self._path} is not a store of episodes: {error}") from None
+        if version > FORMAT:
+            raise ConfigError(
+                f"{self._path} has format {version}, this version reads up to {FORMAT}; upgrade palaestra"
+            )
+
+    def episodes(self, offset: int = 0, limit: int | None = None) -> Iterator[Episode]:
+        """Episodes in order; at most a page of them is in memory."""
+        while limit is None or limit > 0:
+            size = PAGE if limit is None else min(PAGE, limit)
+            rows = self._rows("SELECT position, body FROM episodes ORDER BY position LIMIT ? OFFSET ?", size, offset)
+            for position, body in rows:
+                yield self._episode(position, body)
+            if len(rows) < size:
+                return
+            offset += size
+            limit = None if limit is None else limit - size
+
+    def episode(self, position: int) -> Episode | None:
+        rows = self._rows("SELECT position, body FROM episodes WHERE position = ?", position)
+        return self._episode(*rows[0]) if rows else None
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """One row an episode, without turns and texts: what summaries and comparisons need."""
+        columns = (
+            "position, task, sample, status, score, answer, stop_reason, failure, calls, prompt_tokens, "
+            "completion_tokens, unread, seconds"
+        )
+        rows = self._rows(f"SELECT {columns} FROM episodes ORDER BY position")
+        return [dict(zip(columns.split(", "), row, strict=True)) for row in rows]
+
+    def digest(self) -> str:
+        """SHA-256 over the episodes' digests in order: equal for two runs that played the same."""
+        joined = "\n".join(row[0] for row in self._rows("SELECT digest FROM episodes ORDER BY position"))
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def _episode(self, position: int, body: str) -> Episode:
+        columns = ", ".join(["body", *_ARRAYS])
+        rows = self._rows(f"SELECT {columns} FROM turns WHERE episode = ? ORDER BY place", position)
+        turns = [_turn_from_row(*row) for row in rows]
+        return Episode.model_validate({**json.loads(body), "turns": turns})
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, values).fetchall()
+
+
+def _acknowledge(done: "asyncio.Future[None]", problem: Exception | None) -> None:
+    if done.done():
+        return
+    if problem is None:
+        done.set_result(None)
+    else:
+        done.set_exception(problem)
+
+
+def _insert(connection: sqlite3.Connection, position: int, episode: Episode) -> None:
+    verdict = episode.verdict
+    values = (
+        position,
+        episode.task.id,
+        episode.sample,
+        verdict.status if verdict else "failed",
+        verdict.score if verdict else None,
+        episode.answer,
+        episode.stop_reason,
+        episode.failure,
+        episode.calls,
+        sum(turn.prompt_tokens for turn in episode.turns),
+        sum(turn.completion_tokens for turn in episode.turns),
+        sum(turn.failure is not None for turn in episode.turns),
+        episode.seconds,
+        episode.digest(),
+        episode.model_dump_json(exclude={"turns"}),
+    )
+    connection.execute(f"INSERT INTO episodes VALUES ({', '.join('?' * len(values))})", values)
+    connection.executemany(
+        "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_turn_to_row(position, place, turn) for place, turn in enumerate(episode.turns)],
+    )
+
+
+def _turn_to_row(episode: int, place: int, turn: Turn) -> tuple[Any, ...]:
+    arrays = [array(code, getattr(turn, name)).tobytes() for name, code in _ARRAYS.items()]
+    body = turn.model_dump_json(exclude=set(_ARRAYS))
+    return (episode, place, turn.id, turn.role, turn.move, turn.round, body, *arrays)
+
+
+def _turn_from_row(body: str, *blobs: bytes) -> Turn:
+    arrays = {}
+    for (name, code), blob in zip(_ARRAYS.items(), blobs, strict=True):
+        arrays[name] = array(code)
+        arrays[name].frombytes(blob)
+    return Turn.model_validate({**json.loads(body), **{name: tuple(values) for name, values in arrays.items()}})

@@ -1,0 +1,249 @@
+"""The table: the state that the nodes of a topology share, and how a node asks roles for moves.
+
+Nodes are async functions `(table, runtime) -> partial state`. `speak` is the one primitive: it asks any number of
+roles at once, records each call as a Turn, and returns the turns; `solve`, `revise` and `judge` are the asks that most
+topologies are made of. Handles (company, env, ledger) travel in the runtime context, the Stage, never in the state.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+from langgraph.runtime import Runtime
+
+from agents.cast import base_role
+from agents.company import Company
+from agents.moves import JUDGE, REVISE, SOLVE, Move, render_instructions
+from agents.results import Judgement, ParseFailure
+from agents.types import Completion, Message, Request, seed_of
+from envs.types import Env, Task
+from graphs.turns import Failure, Turn, conversation, in_order
+
+
+def merge_turns(left: Sequence[Turn], right: Sequence[Turn]) -> list[Turn]:
+    """LangGraph's reducer for `turns`: order depends on what was asked when, not on what arrived first.
+
+    Raises:
+        ValueError: two turns of one id, which means that two nodes of one superstep asked the same role.
+    """
+    merged = in_order([*left, *right])
+    if len({turn.id for turn in merged}) < len(merged):
+        twice = [id for id, count in Counter(turn.id for turn in merged).items() if count > 1]
+        raise ValueError(f"two nodes asked {twice[0]} at the same time; ask a role from one node, or name two roles")
+    return list(merged)
+
+
+@dataclass
+class Table:
+    """State of an episode. Subclass it to add fields of your own."""
+
+    question: str
+    turns: Annotated[list[Turn], merge_turns] = field(default_factory=list)
+    round: int = 0
+    """Rounds begun so far."""
+    answer: str | None = None
+    stop_reason: str = ""
+
+    def last(self, role: str) -> Turn | None:
+        """The role's latest turn."""
+        return next((turn for turn in reversed(self.turns) if turn.role == role), None)
+
+    def by(self, role: str) -> list[Turn]:
+        return [turn for turn in self.turns if turn.role == role]
+
+    def latest(self, roles: Sequence[str]) -> list[Turn]:
+        """The latest turn of each role that has spoken."""
+        return [turn for role in roles if (turn := self.last(role))]
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all roles that gave an answer gave the same one last, to the letter; False before any answer."""
+        latest = {turn.role: turn.answer for turn in self.turns if turn.answer}
+        return len(set(latest.values())) == 1
+
+
+@dataclass
+class Stage:
+    """Runtime context of one episode: who plays, what is judged, and the ledger of all calls."""
+
+    company: Company
+    env: Env
+    task: Task
+    seed: int
+    """The run's."""
+    sample: int = 0
+    ledger: list[Turn] = field(default_factory=list)
+    """Every turn as it ends, also of episodes that fail later."""
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Since the episode began."""
+        return time.monotonic() - self.started
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One role asked for one move."""
+
+    role: str
+    move: Move
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    reads: Sequence[Turn] = ()
+    """Turns of others that the fields quote."""
+    follows: Turn | None = None
+    """The role's own turn to go on from; None begins a conversation with the role's instructions."""
+    instructions: str | None = None
+    """Name of the instructions in templates/roles; None takes the role's own name. The cast may replace them."""
+
+
+async def speak(
+    table: Table, runtime: Runtime[Stage], asks: Sequence[Ask], round: int | None = None, retries: int = 0
+) -> list[Turn]:
+    """Ask roles, all at once, and return their turns in the order of `asks`, failed attempts before the last one.
+
+    Args:
+        table: the node's state; not changed.
+        runtime: the node's runtime.
+        asks: who is asked for what. A role may occur several times and is then asked several times.
+        round: the round that the turns belong to; the table's when None.
+        retries: how often a role is asked again, with another seed, after a reply that could not be parsed.
+
+    Raises:
+        EngineError: a call could not be answered.
+        ConfigError: a field that the move needs is missing.
+    """
+    spoken = Counter(turn.role for turn in table.turns if "." not in turn.id)
+    numbered = []
+    for ask in asks:
+        numbered.append((ask, spoken[ask.role]))
+        spoken[ask.role] += 1
+    attempts = await asyncio.gather(
+        *(_ask(table, runtime.context, ask, n, table.round if round is None else round, retries) for ask, n in numbered)
+    )
+    return [turn for turns in attempts for turn in turns]
+
+
+async def solve(table: Table, runtime: Runtime[Stage], roles: Sequence[str], retries: int = 0) -> dict[str, Any]:
+    """Every role solves the problem on its own, seeing nobody; begins a round. A role named k times solves k times."""
+    asks = [Ask(role, SOLVE, {"question": table.question}) for role in roles]
+    return {"turns": await speak(table, runtime, asks, table.round + 1, retries), "round": table.round + 1}
+
+
+async def revise(
+    table: Table,
+    runtime: Runtime[Stage],
+    roles: Sequence[str],
+    reads: Literal["others", "none"] = "others",
+    retries: int = 0,
+) -> dict[str, Any]:
+    """Every role that has spoken revises its solution after reading the others' last turns; begins a round."""
+    asks = []
+    for own in table.latest(roles):
+        others = [turn for turn in table.latest(roles) if turn.role != own.role] if reads == "others" else []
+        fields = {"question": table.question, "peers": [turn.reply for turn in others]}
+        asks.append(Ask(own.role, REVISE, fields, reads=others, follows=own))
+    return {"turns": await speak(table, runtime, asks, table.round + 1, retries), "round": table.round + 1}
+
+
+async def judge(table: Table, runtime: Runtime[Stage], role: str = "judge") -> dict[str, Any]:
+    """A role decides between the roles' last answers, two at a time, the winner against the next; ends the episode.
+
+    Answers that the env holds equivalent meet once, each shown by the first reply that gave it. A verdict that cannot
+    be read leaves the earlier answer standing.
+    """
+    spoken = [turn for turn in table.latest(list(dict.fromkeys(turn.role for turn in table.turns))) if turn.answer]
+    groups = await runtime.context.env.group([turn.answer or "" for turn in spoken])
+    winner, *others = [spoken[i] for i in dict.fromkeys(groups)] or [None]
+    turns: list[Turn] = []
+    for other in others:
+        fields = {"question": table.question, "a": winner.reply if winner else "", "b": other.reply}
+        so_far = replace(table, turns=[*table.turns, *turns])
+        asked = await speak(so_far, runtime, [Ask(role, JUDGE, fields, reads=[t for t in (winner, other) if t])])
+        turns += asked
+        winner = other if isinstance(asked[-1].result, Judgement) and asked[-1].result.choice == "B" else winner
+    return {"turns": turns, "answer": winner.answer if winner else None, "stop_reason": "judged" if turns else "agreed"}
+
+
+def plurality(groups: Sequence[int]) -> int | None:
+    """The index that most answers are grouped under, the first seen on ties; None when there are no answers."""
+    return Counter(groups).most_common(1)[0][0] if groups else None
+
+
+async def count_votes(runtime: Runtime[Stage], turns: Sequence[Turn]) -> str | None:
+    """The most frequent answer of the turns; the env says which are equivalent; turns without an answer abstain."""
+    answers = [turn.answer for turn in turns if turn.answer is not None]
+    winner = plurality(await runtime.context.env.group(answers)) if answers else None
+    return None if winner is None else answers[winner]
+
+
+async def _ask(table: Table, stage: Stage, ask: Ask, n: int, round: int, retries: int) -> list[Turn]:
+    turns: list[Turn] = []
+    for attempt in range(retries + 1):
+        id = f"{ask.role}/{n}" + (f".{attempt}" if attempt else "")
+        request = _request(table, stage, ask, id)
+        asked_s = stage.seconds()
+        completion = await stage.company.complete(ask.role, request)
+        times = {"asked_s": asked_s, "answered_s": stage.seconds()}
+        turns.append(_turn(table, ask, id, round, request, completion, times))
+        stage.ledger.append(turns[-1])
+        if turns[-1].failure is None:
+            break
+    return turns
+
+
+def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
+    messages = [Message("user", ask.move.render(**ask.fields))]
+    history, prefix = [], ()
+    if ask.follows is None:
+        own = stage.company.instructions(ask.role)
+        instructions = render_instructions(ask.instructions or base_role(ask.role), own, ask.fields)
+        if instructions:
+            messages.insert(0, Message("system", instructions))
+    else:
+        history = conversation(table.turns, ask.follows)
+        prefix = (*ask.follows.prompt_ids, *ask.follows.token_ids) if ask.follows.token_ids else ()
+    return Request(
+        key=f"{stage.task.id}/{stage.sample}/{id}",
+        messages=tuple(messages),
+        sampling=stage.company.sampling(ask.role),
+        seed=seed_of(stage.seed, stage.task.id, stage.sample, id),
+        prefix=prefix,
+        history=tuple(history),
+    )
+
+
+def _turn(
+    table: Table, ask: Ask, id: str, round: int, request: Request, completion: Completion, times: Mapping[str, float]
+) -> Turn:
+    result = ask.move.parse(completion.text)
+    failed = isinstance(result, ParseFailure)
+    return Turn.model_construct(
+        id=id,
+        role=ask.role,
+        move=ask.move.name,
+        round=round,
+        after=len(table.turns),
+        reads=tuple(turn.id for turn in ask.reads),
+        follows=ask.follows.id if ask.follows else None,
+        messages=request.messages,
+        reply=completion.text,
+        result=None if failed else result,
+        failure=Failure(expected=result.expected) if failed else None,
+        policy=completion.policy,
+        version=completion.version,
+        finish=completion.finish,
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+        seed=request.seed,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        prompt_ids=completion.prompt_ids,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        queue_s=completion.queue_s,
+        compute_s=completion.compute_s,
+        **times,
+    )

@@ -1,0 +1,135 @@
+"""The records of play: Turn, Failure, Episode. What is stored, shown, exported and trained on is made of these."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+
+from agents import results
+from agents.types import Message
+from envs.types import Task, Verdict
+
+
+class Failure(BaseModel):
+    """Why a turn has no result: a reply that could not be parsed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    expected: str
+    """What the move's parser looked for. What was found is the turn's reply."""
+
+
+class Turn(BaseModel):
+    """One model call in an episode."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    id: str
+    """`role/n`, with `.attempt` when the role was asked again after a reply that could not be parsed."""
+    role: str
+    move: str
+    round: int
+    after: int
+    """How many turns had been taken when this one was asked: turns of one superstep share it."""
+    reads: tuple[str, ...]
+    """Turns of others whose words this prompt shows."""
+    follows: str | None
+    """The role's own earlier turn whose conversation this one goes on from; its prompt and reply come first."""
+    messages: tuple[Message, ...]
+    """The new messages of this turn, after those it follows."""
+    reply: str
+    result: Any = None
+    """What the move's parser made of the reply: a result of agents.results, or None when it failed."""
+    failure: Failure | None = None
+    policy: str
+    version: str
+    finish: str
+    temperature: float
+    top_p: float
+    seed: int
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ids: tuple[int, ...] = ()
+    """The whole prompt, what it follows included. Empty when the engine gives no token ids."""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    """Nats, for each of token_ids under the distribution that it was drawn from."""
+    asked_s: float = 0.0
+    """Seconds from the episode's beginning until it was asked, and until it was answered."""
+    answered_s: float = 0.0
+    queue_s: float = 0.0
+    """Of that time: waiting in the engine."""
+    compute_s: float = 0.0
+    """Of that time: in the engine's batch."""
+
+    @field_serializer("result")
+    def _result_to_json(self, result: Any) -> Any:
+        return {"type": type(result).__name__, **result.model_dump()} if isinstance(result, BaseModel) else result
+
+    @field_validator("result", mode="before")
+    @classmethod
+    def _result_from_json(cls, value: Any) -> Any:
+        known = getattr(results, str(value.get("type")), None) if isinstance(value, dict) else None
+        if isinstance(known, type) and issubclass(known, BaseModel):
+            return known.model_validate({key: item for key, item in value.items() if key != "type"})
+        return value
+
+    @property
+    def answer(self) -> str | None:
+        """The answer that the result holds, if it holds one."""
+        return getattr(self.result, "answer", None) or None
+
+
+class Episode(BaseModel):
+    """One run of a topology on one task."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: Task
+    sample: int
+    turns: tuple[Turn, ...]
+    """In the order they were asked; turns of one superstep by role and number."""
+    answer: str | None
+    """The final answer that the topology came to."""
+    stop_reason: str
+    """How it came to it, in the topology's words ("agreed", "break in round 2", "extractive judge")."""
+    verdict: Verdict | None
+    """None when the episode failed."""
+    failure: str | None = None
+    """What kept the episode from ending, on one line. The turns until then are kept."""
+    seconds: float = 0.0
+
+    @property
+    def calls(self) -> int:
+        return len(self.turns)
+
+    def turn(self, id: str) -> Turn:
+        return next(turn for turn in self.turns if turn.id == id)
+
+    def digest(self) -> str:
+        """SHA-256 over task, turns (token ids, or text where the engine gives none) and outcome; no times in it."""
+        outcome = [self.answer, self.stop_reason, self.verdict and self.verdict.status, self.failure is not None]
+        turns = [
+            [t.id, t.prompt_ids, t.token_ids] if t.token_ids else [t.id, [m.content for m in t.messages], t.reply]
+            for t in self.turns
+        ]
+        return hashlib.sha256(json.dumps([self.task.id, self.sample, turns, outcome]).encode()).hexdigest()
+
+
+def conversation(turns: Sequence[Turn], last: Turn) -> list[Message]:
+    """All messages of the conversation that `last` ends: those of the turns that it follows, and its own."""
+    by_id = {turn.id: turn for turn in turns}
+    messages = [*conversation(turns, by_id[last.follows])] if last.follows else []
+    return [*messages, *last.messages, Message("assistant", last.reply)]
+
+
+def in_order(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Turns as they were asked; those asked together by role and number, so that arrival never matters."""
+    return tuple(sorted(turns, key=_order))
+
+
+def _order(turn: Turn) -> tuple[int, str, list[int]]:
+    role, _, number = turn.id.rpartition("/")
+    return turn.after, role, [int(part) for part in number.split(".")]

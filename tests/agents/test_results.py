@@ -1,0 +1,153 @@
+"""Parsers: typed results from good replies, a ParseFailure from any other, and never an exception or a guess."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from agents import moves, results
+from agents.moves import Move
+from agents.results import (
+    Critique,
+    Judgement,
+    Moderation,
+    ParseFailure,
+    Proposal,
+    Sabotage,
+    Solution,
+    Statement,
+    ToolUse,
+)
+
+ALL_MOVES = [value for value in vars(moves).values() if isinstance(value, Move)]
+
+words = st.text(alphabet=st.characters(codec="utf-8"), max_size=200)
+fragments = st.sampled_from(
+    [
+        *("\\boxed{", "}", "{", '"', "'", "\n", "\\", "None", "[" * 50),
+        *("Verdict: A", "Verdict: correct", "A or B", "Answer: 3", "Error: digit", "Step: 1 + 1 = 3"),
+        *("```python\n", "```", "<question>", '"preference": "Yes"', "{'answer': "),
+    ]
+)
+replies = st.one_of(words, st.lists(st.one_of(fragments, words), max_size=8).map("".join))
+
+
+@pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: f"{move.name}-{move.parse.__name__}")
+@given(reply=replies)
+def test_parsers_take_any_text(move: Move, reply: str) -> None:
+    result = move.parse(reply)
+    known = tuple(v for v in vars(results).values() if isinstance(v, type) and issubclass(v, BaseModel))
+    assert isinstance(result, known)
+    assert move.parse(reply) == result
+
+
+@pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: f"{move.name}-{move.parse.__name__}")
+def test_an_empty_reply_is_a_failure(move: Move) -> None:
+    assert isinstance(move.parse(""), ParseFailure)
+    assert isinstance(move.parse(" \n"), ParseFailure)
+
+
+@pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: f"{move.name}-{move.parse.__name__}")
+def test_deep_nesting_is_refused_in_time(move: Move) -> None:
+    for reply in (
+        "{" * 100_000 + "}" * 100_000,
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        "[" * 90_000,
+        "(" * 200 + "1" + ")" * 200,
+    ):
+        move.parse(reply)
+
+
+def parsed(move: Move, reply: str) -> Any:
+    return move.parse(reply)
+
+
+def test_solution_and_statement() -> None:
+    assert parsed(moves.SOLVE, "7 * 2 = 14\n\\boxed{14}") == Solution(answer="14")
+    assert isinstance(parsed(moves.SOLVE, "It is 14"), ParseFailure)
+    assert parsed(moves.REBUT, "I see no answer") == Statement(answer=None)
+    assert parsed(moves.REBUT, "I agree.\n\\boxed{14}") == Statement(answer="14")
+
+
+@pytest.mark.parametrize(
+    ("reply", "correct"),
+    [
+        ("Verdict: correct", True),
+        ("1 + 1 = 2\nverdict: Incorrect.", False),
+        ("**Verdict: incorrect**", False),
+        ("Verdict: incorrect\nOn second thoughts\nVerdict: correct", True),
+        ("Verdict: correct or incorrect", None),
+        ("It is correct", None),
+        ("Verdict:", None),
+        ("Verdict: not correct", None),
+    ],
+)
+def test_critique(reply: str, correct: bool | None) -> None:
+    assert parsed(moves.CRITIQUE, reply) == Critique(correct=correct) if correct is not None else True
+    assert isinstance(parsed(moves.CRITIQUE, reply), ParseFailure) == (correct is None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"), [("Verdict: A", "A"), ("...\nVerdict: (b)", "B"), ("A", None), ("Verdict: AB", None)]
+)
+def test_judgement(reply: str, choice: str | None) -> None:
+    result = parsed(moves.JUDGE, reply)
+    assert result == Judgement(choice=choice) if choice else isinstance(result, ParseFailure)  # pyright: ignore
+
+
+def test_sabotage() -> None:
+    assert parsed(moves.SABOTAGE, "Error: digit\nStep: 7 * 2 = 41") == Sabotage(kind="digit", step="7 * 2 = 41")
+    assert isinstance(parsed(moves.SABOTAGE, "Error: laziness\nStep: 7 * 2 = 41"), ParseFailure)
+    assert isinstance(parsed(moves.SABOTAGE, "Error: digit"), ParseFailure)
+    assert isinstance(parsed(moves.SABOTAGE, "Error: digit\nStep:"), ParseFailure)
+
+
+def test_proposal_takes_the_last_question() -> None:
+    reply = "<question>a</question> no: <question>\nWhat is 1 + 1?\n</question>\n\\boxed{2}"
+    assert parsed(moves.PROPOSE, reply) == Proposal(question="What is 1 + 1?", answer="2")
+    assert isinstance(parsed(moves.PROPOSE, "<question></question>\\boxed{2}"), ParseFailure)
+    assert isinstance(parsed(moves.PROPOSE, "<question>What?</question>"), ParseFailure)
+
+
+def test_tool_use_prefers_the_answer_and_reads_the_first_closed_block() -> None:
+    assert parsed(moves.SOLVE_WITH_TOOL, "```python\nprint(1)\n```\n```python\nprint(2)\n```") == ToolUse(
+        code="print(1)"
+    )
+    assert parsed(moves.SOLVE_WITH_TOOL, "```python\nprint(1)\n```\n\\boxed{1}") == ToolUse(answer="1")
+    assert isinstance(parsed(moves.SOLVE_WITH_TOOL, "```python\nprint(1)"), ParseFailure)
+
+
+def test_moderation_needs_a_preference_and_an_answer_to_end_the_debate() -> None:
+    ends = '{"reason": "r", "preference": "Yes", "side": "Affirmative", "answer": "18"}'
+    assert parsed(moves.MODERATE, ends) == Moderation(preference=True, side="affirmative", answer="18", reason="r")
+    assert parsed(moves.MODERATE, ends).ends_debate
+    assert not parsed(moves.MODERATE, '{"preference": "No", "answer": "18"}').ends_debate
+    assert not parsed(moves.MODERATE, '{"preference": "Yes", "answer": ""}').ends_debate
+    assert isinstance(parsed(moves.MODERATE, "I prefer the negative side."), ParseFailure)
+    assert isinstance(parsed(moves.MODERATE, '{"preference": "Maybe"}'), ParseFailure)
+
+
+def test_moderation_reads_the_published_keys_python_literals_and_fences() -> None:
+    published = (
+        "{'Whether there is a preference': 'Yes', 'Supported Side': 'Negative side', "
+        "'Reason': \"It's so\", 'Correct Translation': 'x'}"
+    )
+    assert parsed(moves.MODERATE, published) == Moderation(
+        preference=True, side="negative", answer="x", reason="It's so"
+    )
+    assert parsed(moves.MODERATE, '```json\n{"preference": true, "answer": 18}\n```').answer == "18"
+    assert parsed(moves.MODERATE, '{"preference": "Yes", "reason": "two\nlines", "answer": null}').answer == ""
+
+
+def test_a_truncated_object_is_not_completed_by_guessing() -> None:
+    assert isinstance(parsed(moves.CONCLUDE, '{"reason": "so", "answer": "1'), ParseFailure)
+
+
+def test_model_text_is_never_executed(tmp_path: Any) -> None:
+    marker = tmp_path / "touched"
+    code = f"{{'answer': __import__('pathlib').Path({str(marker)!r}).touch()}}"
+    for move in ALL_MOVES:
+        move.parse(code)
+    assert not marker.exists()

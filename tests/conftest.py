@@ -1,0 +1,91 @@
+"""Fixtures: recorded data where it is at hand, scripted episodes, and Ray started once for the tests that need it."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from agents import Cast, ScriptedEngine, open_company
+from envs.types import Env, Split, Task, Verdict
+from graphs import Episode, Topology, build, play
+
+settings.register_profile("tests", deadline=None, max_examples=60)
+settings.load_profile("tests")
+
+DATA = Path(os.environ.get("PALAESTRA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data, which is not part of the repository."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data is not at {DATA}; set PALAESTRA_DATA to its folder")
+    return DATA
+
+
+class WordEnv:
+    """An env whose answers are words; equality to the letter."""
+
+    name = "words"
+
+    def tasks(self, n: int | None = None, split: Split = "test") -> Sequence[Task]:
+        return [Task(id=f"words-{i}", question=f"Question {i}?", answers=("yes",)) for i in range(n or 5)]
+
+    async def judge(self, task: Task, answer: str | None) -> Verdict:
+        if answer is None:
+            return Verdict.unparsed()
+        return Verdict.correct() if answer in task.answers else Verdict.incorrect()
+
+    async def group(self, answers: Sequence[str]) -> list[int]:
+        return [list(answers).index(answer) for answer in answers]
+
+
+@pytest.fixture
+def words() -> Env:
+    return WordEnv()
+
+
+PlayScripted = Callable[..., Episode]
+
+
+@pytest.fixture
+def play_scripted(words: Env) -> PlayScripted:
+    """Play a topology with scripted replies; every listed reply must be asked for."""
+
+    def run(
+        topology: Callable[..., Any] | Topology,
+        script: Any,
+        settings: Mapping[str, Any] | None = None,
+        env: Env = words,
+        task: Task | None = None,
+        **options: Any,
+    ) -> Episode:
+        engine = ScriptedEngine(script)
+        played = topology if isinstance(topology, Topology) else build(topology, settings)
+        episode = asyncio.run(_play(played, env, task or env.tasks(1)[0], Cast.all(engine), options))
+        assert not engine.unused(), f"scripted replies nobody asked for: {engine.unused()}"
+        return episode
+
+    return run
+
+
+async def _play(topology: Topology, env: Env, task: Task, cast: Cast, options: dict[str, Any]) -> Episode:
+    async with open_company(cast, topology.roles, backend="local") as company:
+        return await play(topology, env, task, company, **options)
+
+
+@pytest.fixture(scope="session")
+def ray_started() -> Iterator[None]:
+    """One Ray for all tests of a process that need it."""
+    from agents.pool import start_ray
+
+    started = start_ray()
+    yield
+    if started:
+        import ray
+
+        ray.shutdown()
