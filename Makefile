@@ -26,7 +26,7 @@ setup: $(READY)
 
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
 	  "install one, or name it: make PYTHON=/path/to/python3.11 …"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
