@@ -13,7 +13,9 @@ import socket
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
 
 from agents.engines import ModelSpec, make_engine
 from agents.replica import Answer, Replica
@@ -49,13 +51,16 @@ class Pool(Protocol):
 class PoolSettings:
     """How a model is served."""
 
-    replicas: int = 1
-    max_in_flight: int = 1024
+    replicas: Annotated[int, Field(ge=1)] = 1
+    max_in_flight: Annotated[int, Field(ge=1)] = 1024
     """Requests of this pool beyond this wait in the caller."""
-    restarts: int = 3
+    restarts: Annotated[int, Field(ge=0)] = 3
     """How often a replica that died is started again before its requests fail."""
-    gpus: float = 0.0
-    """GPUs a replica, fractions allowed."""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs a replica, fractions allowed; None takes one for a model on cuda (Ray hides them from actors without)."""
+
+    def gpus_for(self, spec: ModelSpec) -> float:
+        return float(spec.settings.device == "cuda") if self.gpus is None else self.gpus
 
 
 class LocalPool:
@@ -85,7 +90,7 @@ class RayPool:
 
     async def complete(self, request: Request) -> Completion:
         async with self._gate:
-            replica = min(self._replicas, key=lambda r: (r.dead, len(r.outstanding)))
+            replica = min(self._replicas, key=lambda r: (r.dead is not None, len(r.outstanding)))
             return await replica.ask(request)
 
     async def ready(self) -> None:
@@ -141,7 +146,7 @@ class _RemoteReplica:
         import ray
 
         actor = ray.remote(Replica).options(  # pyright: ignore[reportCallIssue]
-            num_cpus=0, num_gpus=self._settings.gpus, max_concurrency=10_000
+            num_cpus=0, num_gpus=self._settings.gpus_for(self._spec), max_concurrency=10_000
         )
         return actor.remote(self._spec)
 

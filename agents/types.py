@@ -4,7 +4,6 @@ Plain frozen dataclasses: they cross processes by the thousand. Nothing here imp
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -96,7 +95,3 @@ def seed_of(*parts: object) -> int:
     """A 63-bit seed from what names a random choice, such as (run seed, task, sample, role, turn). Never a clock."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def conversation(history: Sequence[Message], new: Sequence[Message]) -> tuple[Message, ...]:
-    return (*history, *new)

@@ -5,6 +5,7 @@ before a model is loaded.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import platform
@@ -167,11 +168,11 @@ def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
             f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
         )
     generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}-{created:%Y%m%d-%H%M%S}"
-    candidates = itertools.chain([generic], (f"{generic}-{i}" for i in itertools.count(2)))
     try:
         root.mkdir(parents=True, exist_ok=True)
-        directory = root / name if name is not None else next(root / c for c in candidates if not (root / c).exists())
-        directory.mkdir()
+        directory = _new_directory(root, generic) if name is None else root / name
+        if name is not None:
+            directory.mkdir()
         config = {**plan.config, "created": created.isoformat(timespec="seconds")}
         (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -180,6 +181,15 @@ def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
             raise ConfigError(taken) from None
         raise ConfigError(f"cannot write the run to {root}: {error.strerror}; choose a folder with --runs") from None
     return directory
+
+
+def _new_directory(root: Path, name: str) -> Path:
+    """Make `name`, or `name-2`, …: runs that start in one second each get their own."""
+    for candidate in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            (root / candidate).mkdir()
+            return root / candidate
+    raise AssertionError("unreachable: the names do not end")
 
 
 async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> Run:
@@ -283,11 +293,11 @@ def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, An
         if topology not in TOPOLOGIES:
             raise unknown("topology", topology, [*TOPOLOGIES, "module:function"])
         return build(TOPOLOGIES[topology], settings, topology)
-    if isinstance(topology, Topology):
-        return topology
-    if isinstance(topology, CompiledStateGraph):
-        return Topology(topology.get_name(), topology)
-    return build(topology, settings)
+    if not isinstance(topology, (Topology, CompiledStateGraph)):
+        return build(topology, settings)
+    if settings:
+        raise ConfigError(f"{next(iter(settings))}: the graph is given ready-made; pass the function that builds it")
+    return topology if isinstance(topology, Topology) else Topology(topology.get_name(), topology)
 
 
 def _env(env: str | Env, settings: dict[str, Any]) -> Env:

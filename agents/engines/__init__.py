@@ -7,7 +7,9 @@ made.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from agents.types import Engine
 from envs.errors import ConfigError, clip, unknown
@@ -22,9 +24,9 @@ class EngineSettings:
 
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    max_batch: int = 256
+    max_batch: Annotated[int, Field(ge=1)] = 256
     deterministic: bool = True
-    threads: int = 1
+    threads: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,11 @@ class TransformersEngine:
         """
         directory = Path(directory)
         transformers_logging.disable_progress_bar()
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"engine.device=cuda: torch {torch.__version__} finds no CUDA GPU here; set engine.device=cpu, or "
+                "install a CUDA build of torch"
+            )
         if device == "cpu":
             torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(directory)

@@ -1,4 +1,4 @@
-"""Train the embedded model from scratch, on one thread, to a budget of tokens.
+"""Train the embedded model from scratch, in float32 on a CPU, to a budget of tokens.
 
 A Llama of 1.1 million parameters whose integer embeddings start as Fourier features of their value (plain weights
 afterwards). Muon on the matrices, AdamW on embedding, head and norms; the loss is taken on the trained replies alone.
@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.embedded_model.corpus import Chat, draw_chat
 from experiments.embedded_model.dialect import CONTEXT_TOKENS, INTEGERS, VERDICTS, build_tokenizer
+from experiments.embedded_model.muon import Muon
 
 PART_TOKENS = 4096
 
@@ -53,6 +53,8 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     feed_forward: int = 344
+    threads: int = 2
+    """Of torch: with another number of them sums are rounded otherwise, and the weights are others."""
 
 
 @dataclass
@@ -137,7 +139,7 @@ class Build:
     """One training run: model, optimisers, schedule, and the state from which it resumes."""
 
     def __init__(self, recipe: Recipe, directory: Path):
-        torch.set_num_threads(1)
+        torch.set_num_threads(recipe.threads)
         self.recipe, self.directory = recipe, directory
         self.tokenizer = build_tokenizer()
         self.encode = Encoder(self.tokenizer, recipe.verdict_weight)
@@ -145,7 +147,7 @@ class Build:
         matrices = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "layers" in name]
         others = [p for name, p in self.model.named_parameters() if p.ndim == 1 or "layers" not in name]
         self.others = others
-        self.muon = torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01)
+        self.muon = Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01)
         self.adam = torch.optim.AdamW(others, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         self.rng = random.Random(recipe.seed)
         self.tokens = self.steps = 0
@@ -202,11 +204,10 @@ class Build:
         learned = sum(weight > 0 for example in batch for weight in example.weights)
         unlikelihood = self.recipe.unlikelihood if decaying else 0.0
         plain = 0.0
-        with sdpa_kernel(SDPBackend.MATH):
-            for part in _in_parts(batch):
-                loss, part_plain = self._loss(part, unlikelihood)
-                (loss / learned).backward()
-                plain += part_plain / learned
+        for part in _in_parts(batch):
+            loss, part_plain = self._loss(part, unlikelihood)
+            (loss / learned).backward()
+            plain += part_plain / learned
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
         self.muon.step()
         self.adam.step()
@@ -223,9 +224,8 @@ class Build:
         weights = torch.tensor([e.weights + [0.0] * (length - len(e.ids)) for e in batch])[:, 1:]
         forbidden = torch.tensor([e.forbidden + [-1] * (length - len(e.ids)) for e in batch])[:, 1:]
         learned = weights > 0
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[learned]
-            logits = self.model.lm_head(hidden).float()
+        hidden = self.model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[learned]
+        logits = self.model.lm_head(hidden)
         losses = functional.cross_entropy(logits, ids[:, 1:][learned], reduction="none")
         loss = (losses * weights[learned]).sum()
         wrong = forbidden[learned]

@@ -64,10 +64,12 @@ class Dying(ScriptedEngine):
 
 
 class Doomed(ScriptedEngine):
-    """Takes its process down whatever it is asked."""
+    """Takes its process down when asked for 0, every time."""
 
     async def complete(self, request: Request) -> Completion:
-        os._exit(1)
+        if request.key.endswith("/0"):
+            os._exit(1)
+        return await super().complete(request)
 
 
 async def ask_all(pool: Pool, count: int) -> list[Any]:
@@ -173,6 +175,17 @@ class TestRayPool:
         for answers in in_ray_pool(lambda: Doomed({}), PoolSettings(restarts=1), use):
             assert all(isinstance(answer, EngineError) and "died" in str(answer) for answer in answers)
 
+    def test_the_others_go_on_without_one_that_always_dies(self) -> None:
+        async def use(pool: RayPool) -> tuple[list[Any], list[Any]]:
+            first = await ask_all(pool, 1)
+            return first, await asyncio.gather(*(pool.complete(request(n)) for n in range(1, 30)))
+
+        failed, answers = in_ray_pool(
+            lambda: Doomed(lambda asked: asked.messages[0].content), PoolSettings(replicas=2, restarts=0), use
+        )
+        assert isinstance(failed[0], EngineError)
+        assert [answer.text for answer in answers] == [str(n) for n in range(1, 30)]
+
     def test_a_model_that_does_not_load_is_said_at_once(self) -> None:
         def broken() -> Any:
             raise ConfigError("no such weights")
@@ -194,6 +207,12 @@ class TestRayPool:
                 return list(await asyncio.gather(*(company.complete("solver", r) for r in asked)))
 
         assert asyncio.run(answers("ray")) == asyncio.run(answers("local"))
+
+
+def test_a_replica_on_cuda_asks_ray_for_a_gpu_unless_told_otherwise() -> None:
+    on_cpu, on_cuda = (ModelSpec("hf", "x", EngineSettings(device=device)) for device in ("cpu", "cuda"))
+    assert [PoolSettings().gpus_for(spec) for spec in (on_cpu, on_cuda)] == [0, 1]
+    assert PoolSettings(gpus=0.25).gpus_for(on_cuda) == 0.25
 
 
 def test_a_company_needs_every_role_and_model_before_it_opens() -> None:

@@ -19,6 +19,7 @@ from envs.arithmetic import check_step, numbers_of, parse_expression, parse_step
 from experiments import run
 from experiments.embedded_model.corpus import MAKERS, MIX, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
+from experiments.embedded_model.muon import Muon, orthogonalised
 from experiments.embedded_model.problems import Problem, draw_problem, flawed_steps
 from experiments.embedded_model.train import Build, Encoder, Recipe
 
@@ -184,6 +185,29 @@ def test_every_move_is_in_the_mix() -> None:
 def build(directory: Path, **changed: Any) -> Build:
     small = {"seed": 3, "tokens": 6000, "batch": 8, "pool_batches": 2, "hidden": 32, "feed_forward": 64, "heads": 2}
     return Build(Recipe(**{**small, "layers": 1, **changed}), directory)
+
+
+def test_muon_is_torchs_but_for_bfloat16() -> None:
+    torch.manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in ((8, 8), (24, 8), (8, 24))] for _ in range(2))
+    settings: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.01}
+    optimisers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+@given(seeds, st.sampled_from([(6, 6), (4, 12), (12, 4)]))
+def test_orthogonalised_updates_have_like_singular_values(seed: int, shape: tuple[int, int]) -> None:
+    stack = torch.randn((3, *shape), generator=torch.Generator().manual_seed(seed))
+    values = torch.linalg.svdvals(orthogonalised(1000 * stack))
+    assert values.max() < 1.3
+    assert values.median() > 0.5
 
 
 def test_a_build_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,9 @@ def my_env(level: int = 2) -> Env:
         ({"settings": {"engine.devise": "cuda"}}, "unknown setting of the engine: 'devise'; did you mean 'device'"),
         ({"settings": {"engine.device": "tpu"}}, "the engine: device cannot be 'tpu'"),
         ({"settings": {"pool.replicas": "two"}}, "the pool: replicas cannot be 'two'"),
+        ({"settings": {"pool.replicas": "0"}}, "the pool: replicas cannot be '0'"),
+        ({"settings": {"engine.max_batch": "0"}}, "the engine: max_batch cannot be '0'"),
+        ({"topology": solo(), "settings": {"rounds": 3}}, "rounds: the graph is given ready-made"),
         ({"tasks": 0}, "tasks: expected a whole number of at least 1, found 0"),
         ({"samples": 0}, "samples: expected"),
         ({"concurrency": -1}, "concurrency: expected"),
@@ -213,6 +216,11 @@ def test_a_name_that_is_taken_is_refused_and_the_run_is_left_alone(tmp_path: Pat
     with pytest.raises(ConfigError, match="'mine' is already in"):
         play(tmp_path, "mad", name="mine")
     assert Run.open("mine", tmp_path).summary().digest == digest
+
+
+def test_runs_without_a_name_that_start_at_once_each_have_their_own_folder(tmp_path: Path) -> None:
+    made = [play(tmp_path, "solo") for _ in range(3)]
+    assert len({run.name for run in made}) == len(list_runs(tmp_path)) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
