@@ -53,7 +53,8 @@ def _as_installed(name: str, path: Path) -> bool:
         files = metadata.files("palaestra") or []
     except metadata.PackageNotFoundError:
         return True
-    recorded = next((f.hash for f in files if str(f) == f"{name}/__init__.py"), None)
+    here = (f for f in files if str(f) == f"{name}/__init__.py" and Path(str(f.locate())).resolve() == path)
+    recorded = next((f.hash for f in here), None)
     if recorded is None:
         return True
     digest = hashlib.new(recorded.mode, path.read_bytes()).digest()

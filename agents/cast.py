@@ -5,11 +5,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agents.engines import EngineSettings, Model, ModelSpec, parse_model
+from agents.moves import check_template
 from agents.types import Sampling
 from envs.errors import ConfigError, clip, unknown
 
@@ -24,7 +25,7 @@ class Seat(BaseModel):
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """A reply ends before the first of these."""
     instructions: str | None = None
     """Replaces the role's own instructions; a Jinja template over the fields of its moves. Empty: no system message."""
@@ -32,7 +33,14 @@ class Seat(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return ((value,) if value else ()) if isinstance(value, str) else value
+
+    @field_validator("instructions")
+    @classmethod
+    def _is_template(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_template(value)
+        return value
 
     @property
     def sampling(self) -> Sampling:
@@ -86,12 +94,15 @@ class Cast:
         """
         return {role: parse_model(self.seat(role).model, settings) for role in roles}
 
-    def describe(self) -> dict[str, Any]:
-        """JSON values that name the cast, for the run's configuration."""
+    def describe(self, roles: Iterable[str] = ()) -> dict[str, Any]:
+        """JSON values that name the cast, for the run's configuration: of the roles given, else of all seats."""
 
         def plain(seat: Seat) -> dict[str, Any]:
             return {**seat.model_dump(exclude={"model"}), "model": parse_model(seat.model).name}
 
+        played = {role: plain(self.seat(role)) for role in roles}
+        if played:
+            return played
         described = {role: plain(seat) for role, seat in self.seats.items()}
         return described if self.default is None else {"*": plain(self.default), **described}
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from agents.cast import Cast
 from agents.engines import EngineSettings, ModelSpec
-from agents.pool import LocalPool, Pool, PoolSettings, RayPool, start_ray
+from agents.pool import LocalPool, Pool, PoolSettings, RayPool, require_gpus, start_ray
 from agents.types import Completion, Request, Sampling
 
 Backend = Literal["ray", "local"]
@@ -51,7 +51,7 @@ async def open_company(
         backend: "ray" runs replicas as Ray actors, "local" runs engines in this process.
         engine: settings of transformers engines.
         pool: settings of each pool.
-        address: of a Ray cluster; None starts Ray on this machine.
+        address: of a Ray cluster; see agents.pool.start_ray.
 
     Raises:
         ConfigError: a role that nobody plays, a model that is not there (before anything is loaded).
@@ -62,6 +62,8 @@ async def open_company(
     kind = RayPool if backend == "ray" else LocalPool
     pools: dict[ModelSpec, Pool] = {}
     try:
+        if backend == "ray":
+            require_gpus(specs, pool or PoolSettings(), may_grow=address is not None)
         for spec in specs:
             pools[spec] = kind(spec, pool or PoolSettings())
         for opened in pools.values():
@@ -77,7 +79,10 @@ async def open_company(
 
 
 def _distinct(cast: Cast, roles: Iterable[str], engine: EngineSettings | None) -> set[ModelSpec]:
-    specs = set(cast.models([*roles, *cast.seats], engine).values())
+    known = list(roles)
+    if known:
+        return set(cast.models(known, engine).values())
+    specs = set(cast.models(cast.seats, engine).values())
     if cast.default is not None:
         specs |= set(Cast(cast.default).models(["*"], engine).values())
     return specs

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from agents import results
@@ -99,6 +99,17 @@ def render_instructions(name: str, own: str | None, fields: Mapping[str, Any]) -
         return (role_template(name) if own is None else _own_template(own)).render(fields)
     except TemplateError as error:
         raise ConfigError(f"the instructions of {name} cannot be rendered: {error}") from None
+
+
+def check_template(source: str) -> None:
+    """
+    Raises:
+        ValueError: it is no Jinja template.
+    """
+    try:
+        _jinja.parse(source)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"it is no Jinja template: {error.message}, line {error.lineno}") from None
 
 
 @cache

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -40,7 +40,8 @@ class Pool(Protocol):
         """Return when every replica has loaded its model.
 
         Raises:
-            EngineError: one could not.
+            ConfigError: the model cannot be used.
+            EngineError: a replica could not be started.
         """
         ...
 
@@ -59,6 +60,10 @@ class PoolSettings:
     gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs a replica, fractions allowed; None takes one for a model on cuda (Ray hides them from actors without)."""
 
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"the pool: gpus must be a fraction up to 1 or a whole number, found {self.gpus:g}")
+
     def gpus_for(self, spec: ModelSpec) -> float:
         return float(spec.settings.device == "cuda") if self.gpus is None else self.gpus
 
@@ -68,6 +73,7 @@ class LocalPool:
 
     def __init__(self, spec: ModelSpec, settings: PoolSettings):
         self._engine = make_engine(spec)
+        self._lent = spec.is_lent
         self._gate = asyncio.Semaphore(settings.max_in_flight)
 
     async def complete(self, request: Request) -> Completion:
@@ -78,7 +84,8 @@ class LocalPool:
         pass
 
     async def close(self) -> None:
-        await self._engine.close()
+        if not self._lent:
+            await self._engine.close()
 
 
 class RayPool:
@@ -130,7 +137,9 @@ class _RemoteReplica:
         from ray.exceptions import RayError
 
         try:
-            await self._actor.describe.remote()
+            await self._actor.load.remote()
+        except ConfigError as error:
+            raise ConfigError(str(getattr(error, "cause", error))) from None
         except RayError as error:
             raise EngineError(f"the replica of {self._spec.name} did not start: {_last_line(error)}") from None
 
@@ -148,7 +157,13 @@ class _RemoteReplica:
         actor = ray.remote(Replica).options(  # pyright: ignore[reportCallIssue]
             num_cpus=0, num_gpus=self._settings.gpus_for(self._spec), max_concurrency=10_000
         )
-        return actor.remote(self._spec)
+        try:
+            return actor.remote(self._spec)
+        except TypeError as error:
+            raise ConfigError(
+                f"model {self._spec.name} cannot be sent to another process ({_last_line(error)}); "
+                "give a function that makes the engine, or play with backend local"
+            ) from None
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -222,6 +237,9 @@ def _last_line(error: Exception) -> str:
 def start_ray(address: str | None = None) -> bool:
     """Connect to Ray, or start it on this machine; usage reports stay off unless RAY_USAGE_STATS_ENABLED is set.
 
+    Args:
+        address: of a cluster; None takes the one that RAY_ADDRESS names or that runs on this machine, else starts one.
+
     Returns:
         whether it was this call that started it: then `ray.shutdown()` is the caller's to do.
     """
@@ -231,5 +249,28 @@ def start_ray(address: str | None = None) -> bool:
     if ray.is_initialized():
         return False
     _require_reachable(address)
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ImportError, ValueError) as error:
+        if address is None:
+            raise
+        raise ConfigError(f"no Ray cluster answers at {address}: {_last_line(error)}") from None
     return True
+
+
+def require_gpus(specs: Iterable[ModelSpec], settings: PoolSettings, may_grow: bool) -> None:
+    """Compare the GPUs that pools will ask for with what Ray has: it would wait for them for ever, and say nothing.
+
+    Raises:
+        ConfigError: there are too few; with `may_grow`, for a cluster that adds machines by itself, only a warning.
+    """
+    import ray
+
+    asked = settings.replicas * sum(map(settings.gpus_for, specs))
+    have = ray.cluster_resources().get("GPU", 0.0) if asked else 0.0
+    if asked <= have:
+        return
+    few = f"the pools ask for {asked:g} GPUs, Ray has {have:g}"
+    if not may_grow:
+        raise ConfigError(f"{few}; set engine.device=cpu, fewer pool.replicas, or a fraction with pool.gpus=0.5")
+    logger.warning("%s; waiting for the cluster to grow", few)

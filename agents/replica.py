@@ -5,9 +5,10 @@ works on all of them at once.
 """
 
 import asyncio
+from functools import cached_property
 
 from agents.engines import ModelSpec, make_engine
-from agents.types import Completion, EngineError, Request
+from agents.types import Completion, Engine, EngineError, Request
 
 Answer = tuple[int, Completion | EngineError]
 
@@ -16,14 +17,23 @@ class Replica:
     """Made with `ray.remote(Replica)` by the pool; an ordinary class, so that tests need no Ray."""
 
     def __init__(self, spec: ModelSpec):
-        self._engine = make_engine(spec)
+        self._spec = spec
         self._answers: list[Answer] = []
         self._answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def describe(self) -> tuple[str, str]:
-        """Policy and weight version: returns once the model is loaded."""
-        return self._engine.policy, self._engine.version
+    @cached_property
+    def _engine(self) -> Engine:
+        # Not in the constructor: there Ray would take an error for a process that died, and lose its type.
+        return make_engine(self._spec)
+
+    async def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        self._engine  # noqa: B018
 
     async def submit(self, requests: list[tuple[int, Request]]) -> None:
         """Take in requests under the caller's numbers; their answers come from `collect`."""
@@ -38,9 +48,6 @@ class Replica:
         self._answered.clear()
         answers, self._answers = self._answers, []
         return answers
-
-    async def close(self) -> None:
-        await self._engine.close()
 
     async def _answer(self, number: int, request: Request) -> None:
         try:

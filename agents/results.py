@@ -122,11 +122,11 @@ def parse_proposal(reply: str) -> Proposal | ParseFailure:
 
 
 def parse_tool_use(reply: str) -> ToolUse | ParseFailure:
-    """A boxed answer ends the episode even beside code; text after the first closed code block is not read."""
-    answer = final_answer(reply)
+    """A marked answer outside code ends the episode; else the first closed block of code is what is to be run."""
+    answer = final_answer(_CODE.sub("", reply))
     if answer:
         return ToolUse(answer=answer)
-    found = re.search(r"```(?:python|py)?[ \t]*\n(.*?)\n?```", reply, re.DOTALL)
+    found = _CODE.search(reply)
     if found and found[1].strip():
         return ToolUse(code=found[1])
     return ParseFailure(expected="a Python code block or a final answer in \\boxed{}")
@@ -159,6 +159,8 @@ def parse_conclusion(reply: str) -> Conclusion | ParseFailure:
     return Conclusion(answer=answer, reason=_text(fields, "reason", "Reason"))
 
 
+_CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)\n?```", re.DOTALL)
+_ESCAPE = re.compile(r"\\(\\|[\"'/n]|u[0-9a-fA-F]{4}|[bfrt](?![A-Za-z]))?")
 _ANSWER_KEYS = ("answer", "debate_answer", "Correct Translation")
 
 
@@ -178,11 +180,12 @@ def _json_object(reply: str) -> Mapping[str, Any]:
     start, end = reply.find("{"), reply.rfind("}")
     if start < 0 or end < start or end - start > 100_000:
         return {}
-    text = reply[start : end + 1]
+    # Models forget to escape LaTeX: "\\frac" would be a form feed and "rac", "\\sqrt" no JSON at all.
+    text = _ESCAPE.sub(lambda found: found[0] if found[1] else "\\\\", reply[start : end + 1])
     for read in (lambda: json.loads(text, strict=False), lambda: ast.literal_eval(text)):
         try:
             value = read()
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if isinstance(key, str)}
@@ -193,4 +196,9 @@ def _text(fields: Mapping[str, Any], *keys: str) -> str:
     value = next((fields[key] for key in keys if key in fields), "")
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value).strip() if isinstance(value, (str, int, float)) else ""
+    try:
+        text = str(value).strip() if isinstance(value, (str, int, float)) else ""
+    except ValueError:  # an integer of thousands of digits
+        return ""
+    # JSON can name half of a surrogate pair, which nothing can store.
+    return text.encode("utf-8", "replace").decode()

@@ -9,7 +9,7 @@ from typing import Any
 from envs.arithmetic import Arithmetic
 from envs.check import check_env
 from envs.dataset import PRESETS, Dataset, dataset, preset
-from envs.errors import ConfigError, bind_settings, unknown
+from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.grading import Grader, GraderError
 from envs.types import Env, Split, Task, Verdict, final_answer
 
@@ -32,11 +32,15 @@ def make_env(name: str, **settings: Any) -> Env:
 
 
 def open_env(function: Callable[..., Env], settings: dict[str, Any], name: str) -> Env:
-    """Open an env from a function or class of yours; settings are checked against its signature."""
-    target = function.__init__ if isinstance(function, type) else function
-    bound = bind_settings(target, {"self": None, **settings} if isinstance(function, type) else settings, f"env {name}")
-    bound.pop("self", None)
-    return function(**bound)
+    """Open an env from a function or class of yours; settings are checked against its signature.
+
+    Raises:
+        ConfigError: an unknown or unusable setting, or a function that returns no env.
+    """
+    env = function(**bind_settings(function, settings, f"env {name}"))
+    if not isinstance(env, Env):
+        raise ConfigError(f"env {name}: expected an env with name, tasks, judge and group, found {clip(env)}")
+    return env
 
 
 __all__ = [

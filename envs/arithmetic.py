@@ -259,6 +259,7 @@ class Arithmetic:
 
 def _integer(answer: str | None) -> int | None:
     """A whole number, also as 1,024 or 18.0 or $18$; anything else is none."""
-    text = (answer or "").strip().strip("$").replace(",", "").strip()
-    match = re.fullmatch(r"([-+]?\d{1,18})(?:\.0*)?", text)
-    return int(match[1]) if match else None
+    match = re.fullmatch(
+        r"([-+]?(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,18}))(?:\.0*)?", (answer or "").strip().strip("$").strip()
+    )
+    return int(match[1].replace(",", "")) if match else None

@@ -9,11 +9,24 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from envs.errors import ConfigError, clip
-from envs.grading import Grader, GraderError, equivalent, group_by_text, group_equivalent, same_number, same_text
+from envs.grading import (
+    Grader,
+    GraderError,
+    equivalent,
+    group_by_text,
+    group_equivalent,
+    import_math_verify,
+    same_number,
+    same_text,
+)
 from envs.types import Split, Task, Verdict, final_answer
+
+Seconds = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Dataset:
             raise ConfigError(f"env {name}: {path} holds no rows")
         if seed is not None:
             random.Random(seed).shuffle(self._tasks)
-        self._grader = Grader(timeout_s=timeout_s)
+        self._grader = Grader(timeout_s=timeout_s, prepare=import_math_verify)
 
     def tasks(self, n: int | None = None, split: Split = "test") -> Sequence[Task]:
         if split != "test":
@@ -105,7 +118,7 @@ def dataset(
     answer: str | None = None,
     marked: bool = False,
     seed: int | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: Seconds = 10.0,
 ) -> Dataset:
     """Questions and answers from a file of your own.
 
@@ -126,7 +139,7 @@ def dataset(
 def preset(name: str) -> Any:
     """A function that opens the preset's file: (path, seed, timeout_s) -> Dataset."""
 
-    def open_preset(path: Path | None = None, seed: int | None = None, timeout_s: float = 10.0) -> Dataset:
+    def open_preset(path: Path | None = None, seed: int | None = None, timeout_s: Seconds = 10.0) -> Dataset:
         return _open(name, path, PRESETS[name], seed, timeout_s)
 
     open_preset.__doc__ = f"{PRESETS[name].source}"
@@ -149,6 +162,8 @@ def _read_tasks(name: str, path: Path, layout: Format) -> Iterator[Task]:
         answers = _field(name, place, row, layout.answer)
         if not isinstance(question, str) or not question.strip():
             raise ConfigError(f"env {name}: {place}: expected a question as text, found {clip(question)}")
+        if not _is_whole(json.dumps([question, answers], default=str, ensure_ascii=False)):
+            raise ConfigError(f"env {name}: {place}: half of a surrogate pair, which is no text; mend that character")
         texts = [_text(value) for value in (answers if isinstance(answers, list) else [answers])]
         accepted = [final_answer(text) if layout.marked and text else text for text in texts]
         if not accepted or not all(accepted):
@@ -156,7 +171,7 @@ def _read_tasks(name: str, path: Path, layout: Format) -> Iterator[Task]:
             raise ConfigError(f"env {name}: {place}: expected {wanted}, found {clip(answers)}")
         id = f"{name}-{row.get('id', len(seen))}"
         if id in seen:
-            raise ConfigError(f"env {name}: {place}: the id {row['id']!r} occurs twice")
+            raise ConfigError(f"env {name}: {place}: the id {clip(id)} occurs twice")
         seen.add(id)
         yield Task(id=id, question=question, answers=tuple(a for a in accepted if a), details={"place": place})
 
@@ -169,6 +184,14 @@ def _field(name: str, place: str, row: dict[str, Any], names: Sequence[str]) -> 
         f"env {name}: {place}: expected a field {' or '.join(names)}, found {', '.join(map(str, row)) or 'nothing'}; "
         "name the file's own with --set env.question=… and env.answer=…"
     )
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: Any) -> str | None:
@@ -185,7 +208,7 @@ def _read_rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
         if path.suffix == ".parquet":
             yield from _read_parquet(path)
             return
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"env {name}: cannot read {path}: {error}") from None
     if path.suffix == ".json":
@@ -199,7 +222,8 @@ def _read_rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
         return
     if path.suffix != ".jsonl":
         raise ConfigError(f"env {name}: expected a .jsonl, .json or .parquet file, found {path}")
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON strings may hold line separators that are none to JSON lines.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"{path.name}, line {number}", json.loads(line)
@@ -215,6 +239,6 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise OSError(str(error).splitlines()[0]) from None
+    except pyarrow.ArrowException as error:
+        raise OSError(next(iter(str(error).splitlines()), type(error).__name__)) from None
     yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(rows, 1))

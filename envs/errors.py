@@ -45,7 +45,7 @@ def bind_settings(function: Callable[..., Any], settings: Mapping[str, Any], whe
     Raises:
         ConfigError: an unknown key (with the nearest valid one), a value of the wrong type, a missing key.
     """
-    hints = get_type_hints(function, include_extras=True)
+    hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
     parameters = {
         name: parameter
         for name, parameter in signature(function).parameters.items()

@@ -15,6 +15,8 @@ from concurrent.futures import wait
 from fractions import Fraction
 from typing import Any
 
+START_S = 60.0
+"""Deadline for a worker to start and answer."""
 _PLAIN = re.compile(r"([-+]?)(\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(\.\d{1,30})?")
 
 _MULTIPLIERS = frozenset(("dozen", "hundred", "thousand", "million", "billion", "trillion", "percent", "half"))
@@ -30,8 +32,14 @@ class Grader:
     Use it for any function that may hang or crash: it must be importable, its arguments and result picklable.
     """
 
-    def __init__(self, workers: int = 1, timeout_s: float = 10.0):
-        self.timeout_s = timeout_s
+    def __init__(self, workers: int = 1, timeout_s: float = 10.0, prepare: Callable[[], object] = int):
+        """
+        Args:
+            workers: most calls at once.
+            timeout_s: of one call, once the worker is up.
+            prepare: called first in each worker, such as an import that takes long.
+        """
+        self.timeout_s, self._prepare = timeout_s, prepare
         self._slots: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(workers):
             self._slots.put(None)
@@ -55,12 +63,13 @@ class Grader:
                     worker.shutdown(wait=True, kill_workers=True)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+        from loky.process_executor import BrokenProcessPool
 
-        # loky rather than multiprocessing: its workers do not import the user's main script anew.
-        worker = self._slots.get() or ProcessPoolExecutor(max_workers=1, timeout=None)
+        worker = self._slots.get()
         usable = False
         try:
+            if worker is None or not _is_alive(worker):
+                worker = self._start()
             future = worker.submit(function, *args)
             done, _ = wait([future], self.timeout_s)
             usable = bool(done) and not isinstance(future.exception(), BrokenProcessPool)
@@ -70,9 +79,38 @@ class Grader:
                 raise GraderError("the worker process died")
             return future.result()
         finally:
-            if not usable:
+            if not usable and worker is not None:
                 worker.shutdown(wait=False, kill_workers=True)
             self._slots.put(worker if usable else None)
+
+    def _start(self) -> Any:
+        from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+        # loky rather than multiprocessing: its workers do not import the user's main script anew.
+        worker = ProcessPoolExecutor(max_workers=1, timeout=None)
+        try:
+            worker.submit(self._prepare).result(START_S)
+        except (TimeoutError, BrokenProcessPool) as error:
+            worker.shutdown(wait=False, kill_workers=True)
+            raise GraderError(f"the worker process did not start: {type(error).__name__}") from None
+        return worker
+
+
+def _is_alive(worker: Any) -> bool:
+    """Whether the worker answers: one that was killed while idle says so only when it is asked."""
+    from loky.process_executor import BrokenProcessPool
+
+    try:
+        worker.submit(int).result(START_S)
+    except (TimeoutError, BrokenProcessPool):
+        worker.shutdown(wait=False, kill_workers=True)
+        return False
+    return True
+
+
+def import_math_verify() -> None:
+    """What a worker that compares answers begins with."""
+    import math_verify  # noqa: F401
 
 
 def same_text(a: str, b: str) -> bool:
@@ -145,7 +183,8 @@ def _quick(a: str, b: str) -> bool:
 def _normal(text: str) -> str:
     bare = text.strip().strip("$").replace("\\left", "").replace("\\right", "").replace("\\dfrac", "\\frac")
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", bare)
-    return re.sub(r"\s+", "", bare).removesuffix(".").casefold()
+    # The space in 1 1/2 is not for nothing.
+    return re.sub(r"(?<!\d) | (?!\d)", "", re.sub(r"\s+", " ", bare)).removesuffix(".").casefold()
 
 
 def _plain(text: str) -> Fraction | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from envs import ENVS
-from experiments.runs import list_runs
+from experiments.runs import Run, list_runs
 from graphs import TOPOLOGIES
 
 MODELS = {
@@ -22,12 +22,16 @@ def catalogue(root: Path) -> dict[str, dict[str, str]]:
         "envs": {name: f"{_first_line(function)}{_settings(function)}" for name, function in ENVS.items()},
         "topologies": {name: f"{_module_line(function)}{_settings(function)}" for name, function in TOPOLOGIES.items()},
         "models": MODELS,
-        "runs": {run.name: _run_line(run.config) for run in list_runs(root)},
+        "runs": {run.name: _run_line(run) for run in list_runs(root)},
     }
 
 
-def _run_line(config: dict[str, Any]) -> str:
-    return f"{config['topology']['name']} on {config['env']['name']}, {config['tasks']} tasks, {config['created']}"
+def _run_line(run: Run) -> str:
+    try:
+        config = run.config
+        return f"{config['topology']['name']} on {config['env']['name']}, {config['tasks']} tasks, {config['created']}"
+    except (ValueError, LookupError, TypeError):
+        return "its config.json cannot be read"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -117,7 +117,9 @@ def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     help="Host the models in Ray actors, or in this process.",
 )
-@click.option("--address", help="A Ray cluster; left out, Ray is started on this machine.")
+@click.option(
+    "--address", help="A Ray cluster; left out, the one of RAY_ADDRESS or of this machine, else Ray is started."
+)
 @_RUNS
 @_JSON
 @click.pass_context
@@ -130,8 +132,15 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
     from experiments.show import render_summary
 
     model = options.pop("model")
-    summary = start(cast=model, root=root, **options).summary()
+    played = start(cast=model, root=root, **options)
+    summary = played.summary()
     _print(render_summary(summary), summary.model_dump, as_json)
+    if summary.failed:
+        first = played.find("failed")
+        _complain(
+            f"{summary.failed} of {summary.episodes} episodes failed; the first, {first.task.id}: {first.failure}; "
+            f"palaestra show {played.name} failed"
+        )
     context.exit(1 if summary.failed else 0)
 
 

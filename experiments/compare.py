@@ -36,6 +36,8 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for run in runs:
         summary, scores = run.summary(), run.scores()
+        if not scores:
+            raise ConfigError(f"run {run.name} has no judged episode to compare; `palaestra show {run.name}` says why")
         comparison = None
         if run is not runs[0]:
             comparison = stats.compare(scores, baseline)

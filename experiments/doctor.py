@@ -16,14 +16,16 @@ import palaestra
 State = Literal["ok", "note", "missing", "broken"]
 _REQUIRED = (
     "langgraph",
-    "langchain-core",
     "pydantic",
+    "jinja2",
     "ray",
     "numpy",
     "scipy",
+    "pandas",
+    "pyarrow",
     "math-verify",
     "loky",
-    "pyarrow",
+    "click",
     "rich",
 )
 
@@ -41,7 +43,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; loads the embedded model's tokenizer, but starts neither Ray nor an engine."""
+    """Look at everything; starts neither Ray nor an engine."""
     checks: list[Callable[[], list[Finding]]] = [_python, _names, _packages, _embedded, _gpus, _ray, _machine]
     findings = []
     for check in checks:

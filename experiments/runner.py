@@ -10,8 +10,10 @@ import itertools
 import json
 import platform
 import shutil
+import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,7 +34,7 @@ from envs.types import Env, Split, Task
 from experiments.progress import Progress
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import StoreReader, StoreWriter
-from graphs import TOPOLOGIES, Builder, Graph, Topology, build, load_function, play
+from graphs import TOPOLOGIES, Builder, Episode, Graph, Topology, build, load_function, play
 
 CONCURRENCY = 256
 _Value = TypeVar("_Value")
@@ -96,7 +98,7 @@ def run(
         concurrency: most episodes in flight.
         settings: `env.KEY`, `engine.KEY`, `pool.KEY`, `ROLE.KEY` and the topology's own keys, as with `--set`.
         backend: "ray" hosts the models in Ray actors, "local" in this process.
-        address: of a Ray cluster; None starts Ray on this machine.
+        address: of a Ray cluster; None takes the one that RAY_ADDRESS names or that runs here, else starts Ray here.
         name: of the run's directory; None makes one from topology, env and time.
         root: the folder of runs.
         progress: show progress on stderr; None does so when it is a terminal.
@@ -138,11 +140,11 @@ def make_plan(
     engine = EngineSettings(**bind_settings(EngineSettings, parts.engine, "the engine"))
     pool = PoolSettings(**bind_settings(PoolSettings, parts.pool, "the pool"))
     full_cast.models(played.roles or full_cast.seats, engine)
-    drawn = opened.tasks(tasks, split)
+    drawn = _drawn(opened, tasks, split)
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},
         "env": {"name": opened.name, "settings": {key: str(value) for key, value in parts.env.items()}, "split": split},
-        "cast": full_cast.describe(),
+        "cast": full_cast.describe(played.roles),
         "tasks": len(drawn),
         "samples": samples,
         "seed": seed,
@@ -153,7 +155,19 @@ def make_plan(
         "templates": templates_hash(),
         "versions": versions(),
     }
+    config = json.loads(json.dumps(config, default=str))
     return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, engine, pool, backend, address, config)
+
+
+def _drawn(env: Env, n: int | None, split: Split) -> Sequence[Task]:
+    """The env's tasks, checked to be some and to have names of their own."""
+    drawn = env.tasks(n, split)
+    if not drawn:
+        raise ConfigError(f"env {env.name} has no {split} tasks")
+    twice = [id for id, count in Counter(task.id for task in drawn).items() if count > 1]
+    if twice:
+        raise ConfigError(f"env {env.name}: the task id {clip(twice[0])} occurs twice; runs are compared by it")
+    return drawn
 
 
 def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
@@ -217,7 +231,13 @@ async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Pr
     async def worker() -> None:
         for position, task, sample in jobs:
             episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
-            await writer.append(position, episode)
+            try:
+                await writer.append(position, episode)
+            except (OSError, sqlite3.Error):
+                raise
+            except Exception as error:  # noqa: BLE001 - what a graph or a parser of the user's made is no JSON
+                episode = _without_contents(episode, f"cannot be stored: {type(error).__name__}: {error}")
+                await writer.append(position, episode)
             shown.ended(episode)
 
     async with asyncio.TaskGroup() as group:
@@ -225,10 +245,25 @@ async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Pr
             group.create_task(worker())
 
 
+def _without_contents(episode: Episode, failure: str) -> Episode:
+    return Episode(
+        task=Task(id=episode.task.id, question="", answers=()),
+        sample=episode.sample,
+        turns=(),
+        answer=None,
+        stop_reason="",
+        verdict=None,
+        failure=" ".join(failure.split()).encode("utf-8", "replace").decode(),
+        seconds=episode.seconds,
+    )
+
+
 def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
     """Run a coroutine to its end; from a notebook, whose thread has a loop already, on a thread of its own."""
+    started: list[Any] = []
 
     async def main() -> _Value:
+        started.extend((asyncio.get_running_loop(), asyncio.current_task()))
         return await start()
 
     try:
@@ -245,7 +280,14 @@ def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
 
     thread = threading.Thread(target=on_thread, name="palaestra run")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        if started:
+            loop, task = started
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
     if not outcome[0]:
         raise outcome[1]
     return outcome[1]

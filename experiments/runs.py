@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from envs.errors import ConfigError, nearest
 from experiments import stats
-from experiments.store import StoreReader
+from experiments.store import FILE, StoreReader
 from graphs.turns import Episode
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class Run:
                 assert found is not None
                 return found
         raise ConfigError(
-            f"run {self.name} has no episode {episode!r}: give a number from 1 to {len(outcomes)} or a task's id"
+            f"run {self.name} has no episode {episode!r} ({len(outcomes)} are stored): give its number in the run, "
+            "from 1, or a task's id"
         )
 
     def scores(self) -> dict[str, list[float]]:
@@ -155,7 +156,8 @@ class Run:
         )
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """One row an episode: task, sample, status, score, answer, stop_reason, calls, tokens, seconds."""
+        """One row an episode: position, task, sample, status, score, answer, stop_reason, failure, calls,
+        prompt_tokens, completion_tokens, unread (replies that could not be parsed) and seconds."""
         import pandas
 
         return pandas.DataFrame(self.store.outcomes())
@@ -163,5 +165,5 @@ class Run:
 
 def list_runs(root: Path = RUNS) -> list[Run]:
     """The runs under a folder, newest first."""
-    runs = [Run(path.parent) for path in root.glob(f"*/{CONFIG}")]
+    runs = [Run(path.parent) for path in root.glob(f"*/{CONFIG}") if (path.parent / FILE).is_file()]
     return sorted(runs, key=lambda run: (run.path / CONFIG).stat().st_mtime, reverse=True)

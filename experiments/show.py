@@ -68,6 +68,11 @@ def printable(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda c: f"\\x{ord(c[0]):02x}", text)
 
 
+def plain(text: str) -> Text:
+    """Text for a table: rich would read markup in a bare str."""
+    return Text(printable(text))
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
@@ -77,13 +82,14 @@ def interval(bounds: tuple[float, float] | None) -> str:
 
 
 def render_summary(summary: Summary) -> RenderableType:
-    table = Table(title=f"run {summary.run}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    title = Text(f"run {printable(summary.run)}", style="table.title")
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     lost = [f"{n} {what}" for what in ("failed", "unscorable", "unparsed") if (n := getattr(summary, what))]
     reasons = ", ".join(f"{reason} ×{n}" for reason, n in summary.stop_reasons.items())
-    table.add_row("topology", f"{summary.topology} on {summary.env}, {summary.model}")
+    table.add_row("topology", plain(f"{summary.topology} on {summary.env}, {summary.model}"))
     table.add_row("accuracy", f"{percent(summary.accuracy)} %  {interval(summary.ci95)} 95 % interval")
     table.add_row("episodes", f"{summary.episodes}" + (f"  ({', '.join(lost)})" if lost else ""))
-    table.add_row("outcomes", reasons)
+    table.add_row("outcomes", plain(reasons))
     table.add_row(
         "calls",
         f"{summary.calls}" + (f"  ({summary.unread_replies} replies not readable)" * bool(summary.unread_replies)),
@@ -98,7 +104,7 @@ def render_summary(summary: Summary) -> RenderableType:
 
 def render_comparison(rows: Sequence[Row]) -> RenderableType:
     baseline = rows[0]
-    table = Table(title=f"compared with {baseline.run}", title_justify="left")
+    table = Table(title=Text(f"compared with {baseline.run}", style="table.title"), title_justify="left")
     table.add_column("run", no_wrap=True)
     for heading in ("accuracy %", "calls", "tokens", "difference", "better : worse", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -113,7 +119,9 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
                 f"{versus.p:.3f}" if versus.p >= 0.001 else "<0.001",
             ]
         accuracy = f"{percent(row.accuracy)} {interval(row.ci95)}"
-        table.add_row(row.run, accuracy, f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}", *cells)
+        table.add_row(
+            plain(row.run), accuracy, f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}", *cells
+        )
     tests = sorted({row.comparison.test for row in rows if row.comparison})
     tasks = sorted({row.comparison.tasks for row in rows if row.comparison})
     note = (
@@ -129,11 +137,14 @@ def render_episode(run: Run, episode: Episode, prompts: bool = False) -> Rendera
     roles = dict.fromkeys(turn.role for turn in episode.turns)
     colours = {role: _COLOURS[i % len(_COLOURS)] for i, role in enumerate(roles)}
     parts: list[RenderableType] = [
-        Text(f"{run.name} · {task.id}" + (f" · sample {episode.sample}" if episode.sample else ""), style="dim"),
+        Text(
+            printable(f"{run.name} · {task.id}") + (f" · sample {episode.sample}" if episode.sample else ""),
+            style="dim",
+        ),
         Panel(
             Text(printable(task.question), style="bold"),
             title="Problem",
-            subtitle=f"answer: {printable(' or '.join(task.answers))}",
+            subtitle=plain(f"answer: {' or '.join(task.answers)}"),
             title_align="left",
             subtitle_align="right",
         ),
@@ -214,7 +225,7 @@ def _outcome(episode: Episode) -> RenderableType:
         text.append("failed", style="bold red").append(f": {printable(episode.failure)}")
     elif episode.verdict is not None:
         answer = printable(episode.answer) if episode.answer else "no answer"
-        text.append(f"{episode.stop_reason} → {answer}  ")
+        text.append(f"{printable(episode.stop_reason)} → {answer}  ")
         text.append(episode.verdict.status, style=_STATUS[episode.verdict.status])
         if episode.verdict.reason:
             text.append(f" ({printable(episode.verdict.reason)})", style="dim")
@@ -226,5 +237,5 @@ def _outcome(episode: Episode) -> RenderableType:
 def plain_list(title: str, rows: Sequence[tuple[str, Any]]) -> RenderableType:
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(name, Text(str(value)))
+        table.add_row(plain(name), plain(str(value)))
     return table

@@ -22,11 +22,14 @@ def mean_score(scores: Scores) -> float | None:
 
 
 def mean_interval(scores: Scores) -> Interval | None:
-    """95 % interval of `mean_score`: Wilson's for one 0/1 score a task, else a bootstrap over tasks; None if empty."""
+    """95 % interval of `mean_score`: Wilson's for one 0/1 score a task, else a bootstrap over tasks.
+
+    None where neither can tell: no tasks, or tasks that all scored the same partly right.
+    """
     if not scores:
         return None
     means = _task_means(scores)
-    if _binary(scores):
+    if _binary(scores) or set(means) in ({0.0}, {1.0}):
         low, high = stats.binomtest(int(means.sum()), len(means)).proportion_ci(LEVEL, "wilson")
         return float(low), float(high)
     return _bootstrap(means)
@@ -39,8 +42,9 @@ class Comparison:
     tasks: int
     difference: float
     """Mean score minus the baseline's: positive means better than the baseline."""
-    interval: Interval
-    """95 %: Bonett and Price (2012) for one 0/1 score a task, else a bootstrap over tasks."""
+    interval: Interval | None
+    """95 %: Bonett and Price (2012) for one 0/1 score a task, else a bootstrap over tasks; None where all tasks differ
+    by the same."""
     wins: int
     """Tasks on which the run scores higher."""
     losses: int
@@ -61,7 +65,8 @@ def compare(scores: Scores, baseline: Scores) -> Comparison | None:
         interval, test = bonett_price(wins, losses, len(common)), "McNemar, exact"
         p = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     else:
-        interval, test, p = _bootstrap(differences), "sign-flip permutation", _sign_flip(differences)
+        interval = _bootstrap(differences) if differences.any() else bonett_price(0, 0, len(common))
+        test, p = "sign-flip permutation", _sign_flip(differences)
     return Comparison(len(common), float(differences.mean()), interval, wins, losses, p, test)
 
 
@@ -85,9 +90,9 @@ def _binary(scores: Scores) -> bool:
     return all(len(values) == 1 and values[0] in (0.0, 1.0) for values in scores.values())
 
 
-def _bootstrap(means: np.ndarray) -> Interval:
-    if len(means) < 2 or np.ptp(means) == 0:
-        return float(means.mean()), float(means.mean())
+def _bootstrap(means: np.ndarray) -> Interval | None:
+    if np.ptp(means) == 0:
+        return None
     result = stats.bootstrap(
         (means,),
         np.mean,
@@ -100,7 +105,7 @@ def _bootstrap(means: np.ndarray) -> Interval:
 
 
 def _sign_flip(differences: np.ndarray) -> float:
-    if not differences.any():
+    if len(differences) < 2 or not differences.any():
         return 1.0
     result = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, rng=np.random.default_rng(0)

@@ -170,7 +170,7 @@ class StoreReader:
         return Episode.model_validate({**json.loads(body), "turns": turns})
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(query, values).fetchall()
 
 

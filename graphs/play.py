@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from agents.company import Company
+from envs.errors import clip
 from envs.types import Env, Task, Verdict
 from graphs.table import Stage, Table
 from graphs.topology import Topology
@@ -38,7 +39,10 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a graph raises is this episode's failure, not the run's
         failure = " ".join(f"{type(error).__name__}: {error}".split())
-    answer = state.get("answer")
+    answer, stop_reason = state.get("answer"), state.get("stop_reason", "")
+    if not isinstance(answer, str | None) or not isinstance(stop_reason, str):
+        failure = f"TypeError: expected text as answer and stop_reason, found {clip(answer)} and {clip(stop_reason)}"
+        answer, stop_reason = None, ""
     if failure is None:
         verdict = await _judge(env, task, answer)
     return Episode.model_construct(
@@ -46,7 +50,7 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         sample=sample,
         turns=in_order(stage.ledger),
         answer=answer,
-        stop_reason=state.get("stop_reason", ""),
+        stop_reason=stop_reason,
         verdict=verdict,
         failure=failure,
         seconds=stage.seconds(),

@@ -115,15 +115,21 @@ async def speak(
         EngineError: a call could not be answered.
         ConfigError: a field that the move needs is missing.
     """
-    spoken = Counter(turn.role for turn in table.turns if "." not in turn.id)
+    spoken = Counter(turn.role for turn in table.turns if not turn.is_retry)
     numbered = []
     for ask in asks:
         numbered.append((ask, spoken[ask.role]))
         spoken[ask.role] += 1
-    attempts = await asyncio.gather(
-        *(_ask(table, runtime.context, ask, n, table.round if round is None else round, retries) for ask, n in numbered)
-    )
-    return [turn for turns in attempts for turn in turns]
+    round = table.round if round is None else round
+    asked = (_ask(table, runtime.context, ask, n, round, retries) for ask, n in numbered)
+    attempts = await asyncio.gather(*asked, return_exceptions=True)
+    # Only when all have ended: which turns a failed episode holds must not depend on which call failed first.
+    turns: list[Turn] = []
+    for attempt in attempts:
+        if isinstance(attempt, BaseException):
+            raise attempt
+        turns += attempt
+    return turns
 
 
 async def solve(table: Table, runtime: Runtime[Stage], roles: Sequence[str], retries: int = 0) -> dict[str, Any]:
@@ -155,16 +161,18 @@ async def judge(table: Table, runtime: Runtime[Stage], role: str = "judge") -> d
     be read leaves the earlier answer standing.
     """
     spoken = [turn for turn in table.latest(list(dict.fromkeys(turn.role for turn in table.turns))) if turn.answer]
+    if not spoken:
+        return {"answer": None, "stop_reason": "no answer"}
     groups = await runtime.context.env.group([turn.answer or "" for turn in spoken])
-    winner, *others = [spoken[i] for i in dict.fromkeys(groups)] or [None]
+    winner, *others = [spoken[i] for i in dict.fromkeys(groups)]
     turns: list[Turn] = []
     for other in others:
-        fields = {"question": table.question, "a": winner.reply if winner else "", "b": other.reply}
+        fields = {"question": table.question, "a": winner.reply, "b": other.reply}
         so_far = replace(table, turns=[*table.turns, *turns])
-        asked = await speak(so_far, runtime, [Ask(role, JUDGE, fields, reads=[t for t in (winner, other) if t])])
+        asked = await speak(so_far, runtime, [Ask(role, JUDGE, fields, reads=[winner, other])])
         turns += asked
         winner = other if isinstance(asked[-1].result, Judgement) and asked[-1].result.choice == "B" else winner
-    return {"turns": turns, "answer": winner.answer if winner else None, "stop_reason": "judged" if turns else "agreed"}
+    return {"turns": turns, "answer": winner.answer, "stop_reason": "judged" if turns else "agreed"}
 
 
 def plurality(groups: Sequence[int]) -> int | None:
@@ -215,10 +223,17 @@ def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
     )
 
 
+def _parse(move: Move, reply: str) -> Any:
+    try:
+        return move.parse(reply)
+    except Exception as error:  # noqa: BLE001 - a defect in a move's parser must not cost the turn
+        return ParseFailure(expected=f"what the parser of {move.name} can read; it raised {type(error).__name__}")
+
+
 def _turn(
-    table: Table, ask: Ask, id: str, round: int, request: Request, completion: Completion, times: Mapping[str, float]
+    table: Table, ask: Ask, id: str, round: int, request: Request, completion: Completion, times: Mapping[str, Any]
 ) -> Turn:
-    result = ask.move.parse(completion.text)
+    result = _parse(ask.move, completion.text)
     failed = isinstance(result, ParseFailure)
     return Turn.model_construct(
         id=id,

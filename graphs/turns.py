@@ -77,6 +77,11 @@ class Turn(BaseModel):
         return value
 
     @property
+    def is_retry(self) -> bool:
+        """Whether the role was asked again because its reply before could not be parsed."""
+        return "." in self.id.rpartition("/")[2]
+
+    @property
     def answer(self) -> str | None:
         """The answer that the result holds, if it holds one."""
         return getattr(self.result, "answer", None) or None

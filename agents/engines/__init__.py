@@ -15,7 +15,6 @@ from agents.types import Engine
 from envs.errors import ConfigError, clip, unknown
 
 EMBEDDED = Path(__file__).parent.parent / "embedded_model"
-_DIRECTORY_ENGINES = ("embedded", "hf")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class ModelSpec:
     """For engines made in Python: a function that makes one for each replica, or the engine itself."""
 
     @property
+    def is_lent(self) -> bool:
+        """Whether the engine itself was given: then closing it is for its owner to do."""
+        return self.source is not None and not callable(self.source)
+
+    @property
     def name(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
 
@@ -61,6 +65,7 @@ def parse_model(name: Model, settings: EngineSettings | None = None) -> ModelSpe
         if target:
             raise ConfigError(f"model {clip(name)}: 'embedded' takes no target; a directory is given as hf:DIR")
         _check_directory(EMBEDDED, "the embedded model")
+        _warn_of_other_templates()
         return ModelSpec(kind, "", settings)
     if kind not in ("hf", "replay"):
         raise unknown("kind of model", kind, ["embedded", "hf:DIR", "replay:FILE"])
@@ -70,7 +75,7 @@ def parse_model(name: Model, settings: EngineSettings | None = None) -> ModelSpe
         _check_directory(Path(target), f"model {clip(name)}")
     elif not Path(target).is_file():
         raise ConfigError(f"model {clip(name)}: there is no file {target}")
-    return ModelSpec(kind, target, settings)
+    return ModelSpec(kind, str(Path(target).absolute()), settings)
 
 
 def make_engine(spec: ModelSpec) -> Engine:
@@ -88,8 +93,6 @@ def make_engine(spec: ModelSpec) -> Engine:
     from dataclasses import asdict
 
     embedded = spec.kind == "embedded"
-    if embedded:
-        _warn_of_other_templates()
     directory = EMBEDDED if embedded else Path(spec.target)
     return TransformersEngine(directory, policy="embedded" if embedded else "", **asdict(spec.settings))
 

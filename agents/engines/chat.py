@@ -1,7 +1,7 @@
 """Chat messages to token ids, and the exact continuation of a conversation from the ids that were sampled."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +17,22 @@ class ChatTokenizer:
     """A Hugging Face tokenizer with a chat template, made safe for other models' words.
 
     Special tokens written in a message's text are broken up first, so that no reply can end its own message or open
-    another one in somebody's prompt.
+    another one in somebody's prompt with them. Markers that are plain text to the tokenizer (`[INST]` in some models)
+    are left as they are.
     """
 
-    def __init__(self, tokenizer: Any, where: str):
+    def __init__(self, tokenizer: Any, where: str, end_ids: Iterable[int] = ()):
+        """
+        Args:
+            tokenizer: of transformers.
+            where: names it in messages.
+            end_ids: token ids that end a reply beside the tokenizer's own.
+        """
         if not getattr(tokenizer, "chat_template", None):
             raise ConfigError(f"{where} has no chat template; save one with the tokenizer (tokenizer.chat_template)")
         self.tokenizer = tokenizer
-        self.end_id: int = tokenizer.eos_token_id
+        own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.end_ids = frozenset([*own, *end_ids])
 
     def encode(
         self, messages: Sequence[Message], prefix: Sequence[int] = (), history: Sequence[Message] = ()
@@ -40,13 +48,13 @@ class ChatTokenizer:
             return self._ids(self._render([*history, *messages], add_generation_prompt=True))
         # What the template puts after any reply is read off a conversation with a marked one.
         stub = [Message("user", "."), Message("assistant", _MARK), *messages]
-        tail = self._render(stub, add_generation_prompt=True).rpartition(_MARK)[2]
-        if prefix[-1] == self.end_id:
-            tail = tail.removeprefix(self.tokenizer.eos_token)
+        tail = self._render(stub, add_generation_prompt=True).partition(_MARK)[2]
+        if prefix[-1] in self.end_ids:
+            tail = tail.removeprefix(self.tokenizer.decode([prefix[-1]]))
         return [*prefix, *self._ids(tail)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        ids = ids[:-1] if len(ids) and ids[-1] == self.end_id else ids
+        ids = ids[:-1] if len(ids) and ids[-1] in self.end_ids else ids
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def _ids(self, text: str) -> list[int]:

@@ -103,7 +103,7 @@ def _completion(request: Request, text: str, policy: str, version: str) -> Compl
 
 def _read_recording(path: Path) -> Iterable[tuple[str, list[str]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the replay file {path}: {error}") from None
     for number, line in enumerate(lines, 1):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from agents.engines.chat import ChatTokenizer
@@ -83,14 +83,14 @@ class TransformersEngine:
             torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(directory)
         _require_full_attention(config, directory)
-        self.chat = ChatTokenizer(AutoTokenizer.from_pretrained(directory), str(directory))
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.chat = ChatTokenizer(tokenizer, str(directory), _end_ids(directory, config))
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
         self.model = model.to(device).eval()
         self.policy = policy or directory.resolve().name
         self.version = weights_version(directory)
         self.context = int(config.max_position_embeddings)
         self.max_batch = max_batch
-        self._end_ids = _end_ids(self.model, self.chat)
         self._slots = Slots(self.model, config.num_hidden_layers, max_batch, DETERMINISTIC_TILE if deterministic else 1)
         self._rows: list[_Row] = []
         self._inbox: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
@@ -174,8 +174,11 @@ class TransformersEngine:
                 row.started = time.monotonic()
             first = len(self._rows)
             self._rows += group
-            logits = self._slots.fill(first, [row.prompt for row in group])
-            self._draw(group, logits)
+            try:
+                self._draw(group, self._slots.fill(first, [row.prompt for row in group]))
+            except Exception:
+                waiting += admitted  # whoever handles it must find every row
+                raise
         self._retire()
 
     def _decode(self) -> None:
@@ -204,21 +207,23 @@ class TransformersEngine:
     def _retire(self) -> None:
         """Answer the rows that are done and close the gaps they leave with the last rows."""
         done = []
-        for slot in range(len(self._rows) - 1, -1, -1):
-            row = self._rows[slot]
-            finish = self._finished(row)
-            if finish is None:
-                continue
-            done.append((row, self._completion(row, finish)))
-            last = self._rows.pop()
-            if last is not row:
-                self._rows[slot] = last
-                self._slots.move(len(self._rows), slot, len(last.prompt) + len(last.tokens))
-        if done:
-            _answer(done)
+        try:
+            for slot in range(len(self._rows) - 1, -1, -1):
+                row = self._rows[slot]
+                finish = self._finished(row)
+                if finish is None:
+                    continue
+                done.append((row, self._completion(row, finish)))
+                last = self._rows.pop()
+                if last is not row:
+                    self._rows[slot] = last
+                    self._slots.move(len(self._rows), slot, len(last.prompt) + len(last.tokens))
+        finally:
+            if done:
+                _answer(done)
 
     def _finished(self, row: _Row) -> Finish | None:
-        if row.tokens[-1] in self._end_ids:
+        if row.tokens[-1] in self.chat.end_ids:
             return "stop"
         stop = row.request.sampling.stop
         if stop:
@@ -281,9 +286,13 @@ def _require_full_attention(config: Any, directory: Path) -> None:
         )
 
 
-def _end_ids(model: Any, chat: ChatTokenizer) -> frozenset[int]:
-    ids = model.generation_config.eos_token_id
-    return frozenset([chat.end_id, *(ids if isinstance(ids, list) else [ids] if ids is not None else [])])
+def _end_ids(directory: Path, config: Any) -> list[int]:
+    """The ids that the model's own generation settings stop at."""
+    try:
+        ids = GenerationConfig.from_pretrained(directory).eos_token_id
+    except OSError:
+        ids = config.eos_token_id
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def weights_version(directory: Path) -> str:

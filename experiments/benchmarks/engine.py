@@ -69,7 +69,7 @@ class Benchmark:
             with torch.inference_mode():
                 out = model.generate(**batch, do_sample=True, top_k=0, max_new_tokens=LIMIT)
             for row in out[:, batch["input_ids"].shape[1] :].tolist():
-                tokens += row.index(self.engine.chat.end_id) + 1 if self.engine.chat.end_id in row else len(row)
+                tokens += next((i for i, token in enumerate(row, 1) if token in self.engine.chat.end_ids), len(row))
         return tokens
 
 

@@ -18,7 +18,6 @@ from jinja2 import StrictUndefined, Template
 
 from agents.engines import EMBEDDED
 from agents.engines.transformers import weights_version
-from agents.moves import templates_hash
 from experiments.embedded_model.evaluate import evaluate as measure
 from experiments.embedded_model.train import Build, Recipe
 
@@ -76,12 +75,7 @@ def _install(out: Path, scale: float) -> None:
     EMBEDDED.mkdir(exist_ok=True)
     for path in checkpoint.iterdir():
         shutil.copyfile(path, EMBEDDED / path.name)
-    about: dict[str, Any] = {
-        "templates": templates_hash(),
-        "version": weights_version(EMBEDDED),
-        **made,
-        "figures": figures,
-    }
+    about: dict[str, Any] = {"version": weights_version(EMBEDDED), **made, "figures": figures}
     (EMBEDDED / "palaestra.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     card = Template(_CARD.read_text(encoding="utf-8"), trim_blocks=True, undefined=StrictUndefined)
     (EMBEDDED / "README.md").write_text(card.render(about) + "\n", encoding="utf-8")

@@ -6,6 +6,8 @@ Everything is drawn from one seed and the schedule counts tokens, so that the sa
 the state is saved between pools of batches, and a build that was stopped goes on from there.
 """
 
+import hashlib
+import inspect
 import json
 import math
 import random
@@ -19,6 +21,9 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from agents.moves import templates_hash
+from envs import arithmetic
+from experiments.embedded_model import corpus, dialect, problems
 from experiments.embedded_model.corpus import Chat, draw_chat
 from experiments.embedded_model.dialect import CONTEXT_TOKENS, INTEGERS, VERDICTS, build_tokenizer
 from experiments.embedded_model.muon import Muon
@@ -87,6 +92,14 @@ class Encoder:
             wrong = self._id[chat.forbidden]
             forbidden[-2] = wrong if ids[-2] != wrong else -1
         return Example(ids, weights, forbidden)
+
+
+def material() -> str:
+    """SHA-256 over what chats are made from: the move templates, and the code that draws and writes the chats."""
+    digest = hashlib.sha256(templates_hash().encode())
+    for module in (arithmetic, problems, corpus, dialect):
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -177,7 +190,12 @@ class Build:
         self.tokenizer.save_pretrained(checkpoint)
         parameters = sum(p.numel() for p in self.model.parameters())
         trained = {"tokens": self.tokens, "steps": self.steps, "seconds": round(self.seconds)}
-        made = {"parameters": parameters, "recipe": asdict(self.recipe), "trained": trained}
+        made = {
+            "templates": templates_hash(),
+            "parameters": parameters,
+            "recipe": asdict(self.recipe),
+            "trained": trained,
+        }
         (self.directory / "recipe.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         return checkpoint
 
@@ -248,6 +266,7 @@ class Build:
     def _save(self) -> None:
         state: dict[str, Any] = {
             "recipe": asdict(self.recipe),
+            "material": material(),
             "model": self.model.state_dict(),
             "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(),
@@ -269,6 +288,10 @@ class Build:
         state = torch.load(path, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
             raise SystemExit(f"{path} is of another recipe: {state['recipe']}; delete it or choose another --out")
+        if state["material"] != material():
+            raise SystemExit(
+                f"{path} was trained on other templates or chats than these; delete it or choose another --out"
+            )
         self.model.load_state_dict(state["model"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])

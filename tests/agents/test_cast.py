@@ -29,6 +29,7 @@ def test_set_changes_one_setting_and_leaves_the_cast_as_it_was() -> None:
 def test_sampling() -> None:
     seat = Cast.all("embedded").set("solver", "stop", "\n\n").set("solver", "top_p", "0.5").seat("solver")
     assert seat.sampling == Sampling(temperature=1.0, top_p=0.5, max_tokens=512, stop=("\n\n",))
+    assert Cast.all("embedded", stop="x").set("solver", "stop", "").seat("solver").stop == ()
     assert Seat(stop=("a", "b")).sampling.stop == ("a", "b")
 
 
@@ -40,6 +41,8 @@ def test_sampling() -> None:
         ("temperature", "hot", "judge: temperature cannot be 'hot'"),
         ("top_p", 0, "judge: top_p cannot be 0"),
         ("max_tokens", "many", "judge: max_tokens cannot be 'many'"),
+        ("stop", ["a", ""], "judge: stop cannot be ''"),
+        ("instructions", "{{ x", "judge: instructions cannot be '{{ x': .*no Jinja template"),
     ],
 )
 def test_unusable_settings(key: str, value: object, message: str) -> None:

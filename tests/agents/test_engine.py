@@ -204,6 +204,23 @@ def test_a_failing_forward_pass_reaches_the_callers_and_the_engine_goes_on(sixty
     assert fine.token_ids
 
 
+def test_a_prefill_in_parts_that_fails_leaves_nobody_waiting(
+    sixty: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.engines.transformers.PREFILL_TOKENS", 100)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    async def run() -> list[Any]:
+        async with engine() as made:
+            made._slots.fill = broken  # pyright: ignore[reportAttributeAccessIssue]
+            asked = asyncio.gather(*map(made.complete, sixty), return_exceptions=True)
+            return await asyncio.wait_for(asked, 60)
+
+    assert all(isinstance(answer, EngineError) for answer in asyncio.run(run()))
+
+
 # Conversations
 
 
@@ -221,7 +238,7 @@ def test_a_conversation_goes_on_from_the_sampled_ids(chat: ChatTokenizer, sixty:
 def test_what_the_template_puts_after_a_reply_is_put_there_once(chat: ChatTokenizer, ended: bool) -> None:
     prefix = chat.encode([Message("user", "1 + 1")]) + chat.tokenizer("2", add_special_tokens=False)["input_ids"]
     if ended:
-        prefix.append(chat.end_id)
+        prefix += chat.end_ids
     after = chat.encode([Message("user", "sure?")], prefix)
     text = chat.tokenizer.decode(after)
     assert text == "<|user|>1 + 1<|end|><|assistant|>2<|end|><|user|>sure?<|end|><|assistant|>"
@@ -233,6 +250,28 @@ def test_text_cannot_forge_messages(chat: ChatTokenizer) -> None:
     tags = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
     found = [chat.tokenizer.decode([i]) for i in ids if chat.tokenizer.decode([i]) in tags]
     assert found == ["<|user|>", "<|end|>", "<|assistant|>"], "those of the template alone"
+
+
+def test_text_cannot_move_the_place_where_a_conversation_goes_on(chat: ChatTokenizer) -> None:
+    prefix = chat.encode([Message("user", "1 + 1")]) + chat.tokenizer("2", add_special_tokens=False)["input_ids"]
+    text = chat.tokenizer.decode(chat.encode([Message("user", "x\x02reply\x03y")], prefix))
+    assert text == "<|user|>1 + 1<|end|><|assistant|>2<|end|><|user|>x\x02reply\x03y<|end|><|assistant|>"
+
+
+def test_another_end_token_is_no_part_of_the_reply(chat: ChatTokenizer) -> None:
+    user = chat.tokenizer.convert_tokens_to_ids("<|user|>")
+    both = ChatTokenizer(chat.tokenizer, "here", [user])
+    reply = chat.tokenizer("2", add_special_tokens=False)["input_ids"]
+    assert both.decode([*reply, user]) == "2"
+    chat.tokenizer.chat_template, plain = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>",
+        chat.tokenizer.chat_template,
+    )
+    try:
+        ids = both.encode([Message("user", "sure?")], [*both.encode([Message("user", "1 + 1")]), *reply, user])
+    finally:
+        chat.tokenizer.chat_template = plain
+    assert chat.tokenizer.decode(ids) == "<|user|>1 + 1<|assistant|>2<|user|>sure?<|assistant|>"
 
 
 def test_a_template_without_a_system_role_gets_the_words_anyway(chat: ChatTokenizer) -> None:

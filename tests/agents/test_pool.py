@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agents import Cast, EngineError, Message, Request, Sampling, ScriptedEngine, open_company
 from agents.engines import EngineSettings, ModelSpec, parse_model
@@ -89,7 +91,7 @@ def check_echoes(answers: list[Any]) -> None:
 def test_the_replica_answers_each_number_once_as_they_are_done() -> None:
     async def run() -> list[Any]:
         replica = Replica(parse_model(echo))
-        assert await replica.describe() == ("scripted", "1")
+        await replica.load()
         await replica.submit([(n, request(n)) for n in range(20)])
         await replica.submit([(n, request(n)) for n in range(20, 30)])
         answers: dict[int, Any] = {}
@@ -97,7 +99,6 @@ def test_the_replica_answers_each_number_once_as_they_are_done() -> None:
             for number, answer in await replica.collect():
                 assert number not in answers
                 answers[number] = answer
-        await replica.close()
         return [answers[n] for n in range(30)]
 
     check_echoes(asyncio.run(run()))
@@ -193,8 +194,28 @@ class TestRayPool:
         async def use(pool: RayPool) -> None:
             pytest.fail("a pool without a model was ready")
 
-        with pytest.raises(EngineError, match=r"did not start.*no such weights"):
+        with pytest.raises(ConfigError, match=r"^no such weights$"):
             in_ray_pool(broken, PoolSettings(), use)
+
+    def test_gpus_that_are_not_there_are_said_at_once(self) -> None:
+        async def opened() -> None:
+            async with open_company(Cast.all("embedded"), ["solver"], engine=EngineSettings(device="cuda")):
+                pytest.fail("opened")
+
+        if not torch.cuda.is_available():
+            with pytest.raises(ConfigError, match=r"ask for 1 GPUs, Ray has 0; set engine\.device=cpu"):
+                asyncio.run(opened())
+
+    def test_an_engine_that_cannot_travel_is_refused(self) -> None:
+        engine = echo()
+        engine.lock = threading.Lock()  # pyright: ignore[reportAttributeAccessIssue]
+
+        async def opened() -> None:
+            async with open_company(Cast.all(engine), ["solver"]):
+                pytest.fail("opened")
+
+        with pytest.raises(ConfigError, match="cannot be sent to another process"):
+            asyncio.run(opened())
 
     def test_the_embedded_model_answers_alike_here_and_there(self) -> None:
         asked = [

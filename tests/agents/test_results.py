@@ -29,6 +29,13 @@ fragments = st.sampled_from(
         *("\\boxed{", "}", "{", '"', "'", "\n", "\\", "None", "[" * 50),
         *("Verdict: A", "Verdict: correct", "A or B", "Answer: 3", "Error: digit", "Step: 1 + 1 = 3"),
         *("```python\n", "```", "<question>", '"preference": "Yes"', "{'answer': "),
+        *(
+            '{{"preference": "Yes"}}',
+            '{["a"]: 1}',
+            '{"preference": "Yes", "answer": "\\ud83d"}',
+            "\\u",
+            "0x" + "f" * 5000,
+        ),
     ]
 )
 replies = st.one_of(words, st.lists(st.one_of(fragments, words), max_size=8).map("".join))
@@ -40,6 +47,7 @@ def test_parsers_take_any_text(move: Move, reply: str) -> None:
     result = move.parse(reply)
     known = tuple(v for v in vars(results).values() if isinstance(v, type) and issubclass(v, BaseModel))
     assert isinstance(result, known)
+    assert result.model_dump_json(), "what cannot be stored would end the run"
     assert move.parse(reply) == result
 
 
@@ -47,6 +55,20 @@ def test_parsers_take_any_text(move: Move, reply: str) -> None:
 def test_an_empty_reply_is_a_failure(move: Move) -> None:
     assert isinstance(move.parse(""), ParseFailure)
     assert isinstance(move.parse(" \n"), ParseFailure)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{{"preference": "Yes", "answer": "3"}}',
+        '{["preference"]: "Yes"}',
+        '{"preference": "Yes", "answer": "3\\ud83d"}',
+        '{"preference": "Yes", "answer": 0x' + "f" * 5000 + "}",
+    ],
+)
+def test_odd_objects_are_read_or_refused(reply: str) -> None:
+    moderation = moves.MODERATE.parse(reply)
+    assert isinstance(moderation, ParseFailure) or moderation.model_dump_json()
 
 
 @pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: f"{move.name}-{move.parse.__name__}")
@@ -117,6 +139,8 @@ def test_tool_use_prefers_the_answer_and_reads_the_first_closed_block() -> None:
     )
     assert parsed(moves.SOLVE_WITH_TOOL, "```python\nprint(1)\n```\n\\boxed{1}") == ToolUse(answer="1")
     assert isinstance(parsed(moves.SOLVE_WITH_TOOL, "```python\nprint(1)"), ParseFailure)
+    commented = "# Answer: the total\nprint(1)"
+    assert parsed(moves.SOLVE_WITH_TOOL, f"```python\n{commented}\n```") == ToolUse(code=commented)
 
 
 def test_moderation_needs_a_preference_and_an_answer_to_end_the_debate() -> None:
@@ -139,6 +163,23 @@ def test_moderation_reads_the_published_keys_python_literals_and_fences() -> Non
     )
     assert parsed(moves.MODERATE, '```json\n{"preference": true, "answer": 18}\n```').answer == "18"
     assert parsed(moves.MODERATE, '{"preference": "Yes", "reason": "two\nlines", "answer": null}').answer == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        (r"\\frac{1}{2}", r"\frac{1}{2}"),
+        (r"2 \times \sqrt{3} \text{ cm}", r"2 \times \sqrt{3} \text{ cm}"),
+        (r"\(x\)", r"\(x\)"),
+        (r"\underline{7}", r"\underline{7}"),
+        (r"\u0037", "7"),
+        (r"a\nb", "a\nb"),
+        (r"\"quoted\"", '"quoted"'),
+    ],
+)
+def test_latex_survives_in_json_escaped_or_not(written: str, answer: str) -> None:
+    assert parsed(moves.CONCLUDE, f'{{"reason": "", "answer": "{written}"}}').answer == answer
 
 
 def test_a_truncated_object_is_not_completed_by_guessing() -> None:

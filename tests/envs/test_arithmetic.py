@@ -159,6 +159,13 @@ def test_judge(answer: str | None, status: str) -> None:
     assert asyncio.run(env.judge(task, answer)).status == status
 
 
+def test_a_comma_groups_thousands_and_nothing_else() -> None:
+    env = Arithmetic()
+    task = env.tasks(1)[0].model_copy(update={"answers": ("45",)})
+    assert asyncio.run(env.judge(task, "4,5")).status == "unparsed"
+    assert asyncio.run(env.judge(task.model_copy(update={"answers": ("1024",)}), "1,024")).status == "correct"
+
+
 def test_group_counts_equal_numbers_as_one() -> None:
     assert asyncio.run(Arithmetic().group(["18", "20", "18.0", "x", " x ", "1,800", "1800"])) == [0, 1, 0, 3, 3, 5, 5]
 

@@ -37,6 +37,14 @@ def test_files_of_ones_own(tmp_path: Path, name: str) -> None:
     check_env(env, n=2)
 
 
+def test_line_separators_and_a_byte_order_mark_are_no_faults(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '\ufeff{"question": "a\u2028b\x85c", "answer": 1}\n{"question": "d", "answer": 2}\n', encoding="utf-8"
+    )
+    assert [t.question for t in make_env("dataset", path=path).tasks()] == ["a\u2028b\x85c", "d"]
+
+
 def test_parquet_with_ids_and_shuffling(tmp_path: Path) -> None:
     rows = [{"id": f"r{i}", "prompt": f"{i} + 0?", "answer": i} for i in range(20)]
     path = save(tmp_path / "rows.parquet", rows)
@@ -57,7 +65,13 @@ def test_parquet_with_ids_and_shuffling(tmp_path: Path) -> None:
         ("x.jsonl", '{"question": "q", "answer": null}', r"line 1: expected an answer as text, number or list of them"),
         ("x.jsonl", '{"question": "q", "answer": []}', r"line 1: expected an answer as text, number or list of them"),
         ("x.jsonl", '{"question": "q", "answer": true}', r"line 1: expected an answer as text"),
-        ("x.jsonl", '{"id": 1, "question": "q", "answer": 1}\n' * 2, "line 2: the id 1 occurs twice"),
+        ("x.jsonl", '{"id": 1, "question": "q", "answer": 1}\n' * 2, "line 2: the id 'dataset-1' occurs twice"),
+        (
+            "x.jsonl",
+            '{"id": 1, "question": "q", "answer": 1}\n{"question": "q", "answer": 1}',
+            "'dataset-1' occurs twice",
+        ),
+        ("x.jsonl", '{"question": "a \\ud83d", "answer": 1}', "line 1: half of a surrogate pair"),
         ("x.jsonl", "", "holds no rows"),
         ("x.json", "[", r"x\.json is not JSON"),
         ("x.json", '{"question": "q"}', "expected a list of objects"),

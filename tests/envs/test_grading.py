@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 
 import pytest
@@ -59,6 +60,20 @@ def test_plain_numbers() -> None:
     assert same_number("0.33", "0.333") is None
     assert same_number("1e5", "100000") is None
     assert same_number("9" * 5000, "1") is None
+
+
+def test_spaces_between_digits_count() -> None:
+    assert same_text("11/2", "1 1 / 2") is False and same_text("12", "1 2") is False
+    assert same_text("x + 1", "x+1") and same_text("$ 3 $.", "3") and same_text("1 1/2", "1  1/2")
+
+
+def test_a_worker_that_died_while_idle_costs_nobody_an_answer() -> None:
+    grader = Grader()
+    process = asyncio.run(grader.call(os.getpid))
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.1)
+    assert asyncio.run(grader.call(len, "four")) == 4
+    grader.close()
 
 
 def test_a_call_that_hangs_is_killed_and_the_next_one_works() -> None:

@@ -145,10 +145,23 @@ def test_runs_of_other_tasks_cannot_be_compared(called: Any, replay: str) -> Non
 
 
 def test_a_failed_episode_is_status_1_and_said(called: Any, replay: str) -> None:
-    status, out, _ = called(
-        "run", "solo", "--env", "arithmetic", "--tasks", "7", "--model", replay, "--backend", "local"
+    status, out, err = called(
+        "run", "solo", "--env", "arithmetic", "--tasks", "7", "--model", replay, "--backend", "local", "--name", "mine"
     )
     assert status == 1 and "2 failed" in out
+    assert "2 of 7 episodes failed; the first, arithmetic-" in err and "palaestra show mine failed" in err
+
+
+def test_runs_that_cannot_be_read_do_not_hide_the_others(called: Any, replay: str, tmp_path: Path) -> None:
+    play(called, replay, "solo", "--name", "mine")
+    for name, config in (("foreign", "{}"), ("truncated", '{"topology"')):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "config.json").write_text(config)
+        shutil.copy(tmp_path / "runs" / "mine" / "episodes.db", tmp_path / "runs" / name)
+    status, out, _ = called("list", "--json")
+    runs = json.loads(out)["runs"]
+    assert status == 0 and runs["mine"].startswith("solo on arithmetic")
+    assert runs["foreign"] == runs["truncated"] == "its config.json cannot be read"
 
 
 def test_show_without_such_an_episode(called: Any, replay: str) -> None:

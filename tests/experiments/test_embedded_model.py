@@ -237,6 +237,13 @@ def test_a_build_of_another_recipe_is_not_gone_on_with(tmp_path: Path) -> None:
         build(tmp_path, verdict_weight=1.0).run()
 
 
+def test_nor_a_build_of_other_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path).run()
+    monkeypatch.setattr("experiments.embedded_model.train.templates_hash", lambda: "other")
+    with pytest.raises(SystemExit, match="trained on other templates"):
+        build(tmp_path).run()
+
+
 def test_a_build_learns(tmp_path: Path) -> None:
     build(tmp_path, tokens=30_000, warmup_steps=4).run(report_every=5)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

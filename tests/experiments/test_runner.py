@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from agents.types import seed_of
 from envs import Arithmetic, ConfigError, Env, Verdict
 from envs.types import Task
 from experiments import Run, list_runs, run
-from graphs import Graph, Stage, Table, society, solve
+from graphs import Graph, Stage, Table, society, solo, solve
 
 
 def reply(request: Request) -> str:
@@ -40,6 +43,17 @@ def play(tmp_path: Path, topology: Any = "mad", **options: Any) -> Run:
     return run(topology, options.pop("env", "arithmetic"), options.pop("cast"), **options)
 
 
+def ending_with(update: dict[str, Any]) -> Graph:
+    async def end(state: Table) -> dict[str, Any]:
+        return update
+
+    graph = StateGraph(Table, context_schema=Stage)
+    graph.add_node("end", end)
+    graph.add_edge(START, "end")
+    graph.add_edge("end", END)
+    return graph.compile()
+
+
 @pytest.mark.parametrize("topology", ["solo", "vote", "society", "mad"])
 def test_the_digest_is_the_same_at_any_concurrency(tmp_path: Path, topology: str) -> None:
     digests = {
@@ -56,7 +70,7 @@ def test_a_run_can_be_opened_again(tmp_path: Path) -> None:
     assert opened.summary() == played.summary()
     config = opened.config
     assert config["topology"] == {"name": "mad", "settings": {"rounds": 2}}
-    assert config["cast"]["judge"]["temperature"] == 0 and config["cast"]["*"]["temperature"] == 1
+    assert config["cast"]["judge"]["temperature"] == 0 and config["cast"]["negative"]["temperature"] == 1
     for episode in opened.episodes(0, 3):
         times = [time for turn in episode.turns for time in (turn.asked_s, turn.answered_s)]
         assert times == sorted(times) and times[-1] <= episode.seconds
@@ -88,12 +102,16 @@ def test_a_failed_call_fails_its_episode_and_the_run_goes_on(tmp_path: Path) -> 
             raise EngineError("the server\nis gone")
         return reply(request)
 
-    played = play(tmp_path, "society", cast=Cast.all(ScriptedEngine(sometimes)))
-    summary = played.summary()
+    runs = [play(tmp_path, "society", cast=Cast.all(Jittery(sometimes)), concurrency=c) for c in (1, 64)]
+    played, summary = runs[0], runs[0].summary()
+    assert summary.digest == runs[1].summary().digest, "which turns it keeps does not depend on timing"
     assert (summary.episodes, summary.failed) == (20, 1)
     failed = played.find("failed")
     assert failed.task.id == unlucky and failed.failure == "EngineError: the server is gone"
-    assert len(failed.turns) >= 3 and failed.verdict is None
+    assert [turn.id for turn in failed.turns] == [
+        f"debater_{i}/{r}" for r, i in ((0, 1), (0, 2), (0, 3), (1, 1), (1, 3))
+    ]
+    assert failed.verdict is None
     assert len(played.scores()) == 19, "a failed episode is not a wrong answer"
 
 
@@ -237,6 +255,101 @@ def test_a_model_that_does_not_load_leaves_no_run_behind(tmp_path: Path) -> None
         play(tmp_path, "solo", cast=Cast.all(broken), name="mine")
     assert list_runs(tmp_path) == [] and not (tmp_path / "mine").exists()
     play(tmp_path, "solo", name="mine")
+
+
+@pytest.mark.parametrize("update", [{"answer": 7}, {"answer": ["7"]}, {"answer": "7", "stop_reason": None}])
+def test_a_graph_that_ends_with_no_text_fails_its_episodes(tmp_path: Path, update: dict[str, Any]) -> None:
+    played = play(tmp_path, ending_with(update), tasks=2)
+    assert played.summary().failed == 2
+    assert "expected text as answer and stop_reason" in (next(played.episodes()).failure or "")
+
+
+def test_an_episode_that_cannot_be_stored_is_a_failed_one_and_the_run_goes_on(tmp_path: Path) -> None:
+    played = play(tmp_path, ending_with({"answer": "half \ud83d", "stop_reason": "x"}), tasks=2)
+    assert played.summary().failed == 2
+    assert all("cannot be stored: " in (episode.failure or "") for episode in played.episodes())
+
+
+def test_envs_without_tasks_or_with_one_twice_are_refused(tmp_path: Path) -> None:
+    class Odd(Arithmetic):
+        def tasks(self, n: int | None = None, split: Any = "test") -> list[Task]:
+            return super().tasks(1) * (n or 0)
+
+    with pytest.raises(ConfigError, match="occurs twice"):
+        play(tmp_path / "runs", "solo", env=Odd(), tasks=2)
+    with pytest.raises(ConfigError, match="has no test tasks"):
+        play(tmp_path / "runs", "solo", env=Odd(), tasks=None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_env_class_of_ones_own_needs_no_constructor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine_env.py").write_text(
+        "from envs import Task, Verdict\n"
+        "class Mine:\n"
+        "    name = 'mine'\n"
+        "    def tasks(self, n=None, split='test'):\n"
+        "        return [Task(id=str(i), question='?', answers=('1',)) for i in range(n or 3)]\n"
+        "    async def judge(self, task, answer):\n"
+        "        return Verdict.correct()\n"
+        "    async def group(self, answers):\n"
+        "        return [0 for _ in answers]\n"
+        "def nothing():\n"
+        "    return None\n"
+    )
+    assert play(tmp_path, "solo", env="mine_env:Mine", tasks=None).summary().episodes == 3
+    with pytest.raises(ConfigError, match="expected an env with name, tasks, judge and group, found None"):
+        play(tmp_path, "solo", env="mine_env:nothing")
+
+
+def test_only_the_models_of_roles_that_play_are_opened(tmp_path: Path) -> None:
+    def unwanted() -> Any:
+        raise AssertionError("nobody plays it")
+
+    cast = Cast(unwanted, solver=ScriptedEngine(reply))
+    assert play(tmp_path, "solo", cast=cast).summary().model == "python:ScriptedEngine"
+
+
+def test_an_engine_that_was_given_is_left_open(tmp_path: Path) -> None:
+    closed = []
+
+    class Closing(ScriptedEngine):
+        async def close(self) -> None:
+            closed.append(self)
+
+    engine = Closing(reply)
+    play(tmp_path, "solo", cast=Cast.all(engine))
+    assert not closed
+    play(tmp_path, "solo", cast=Cast.all(lambda: engine))
+    assert closed == [engine]
+
+
+def test_an_interrupted_notebook_cell_stops_its_run(tmp_path: Path) -> None:
+    class Interrupting(ScriptedEngine):
+        async def complete(self, request: Request) -> Any:
+            if request.key.endswith("/0/solver/0") and not sent:
+                sent.append(os.kill(os.getpid(), signal.SIGINT))
+            await asyncio.sleep(30)
+
+    sent: list[Any] = []
+
+    async def cell() -> None:
+        play(tmp_path, "solo", cast=Cast.all(Interrupting(reply)))
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    loop.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "palaestra run"]
+
+
+@pytest.mark.model
+def test_the_digest_of_a_real_debate_is_the_same_again(tmp_path: Path) -> None:
+    runs = [
+        play(tmp_path, "mad", cast=Cast.all("embedded"), tasks=8, seed=7, concurrency=concurrency).summary()
+        for concurrency in (8, 3)
+    ]
+    assert runs[0].digest == runs[1].digest and runs[0].failed == 0
 
 
 def test_seats_for_roles_reach_their_calls(tmp_path: Path) -> None:

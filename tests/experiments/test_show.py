@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langgraph.graph import END, START, StateGraph
 from rich.console import Console
 
 from agents import Cast, ScriptedEngine
-from envs import ConfigError
+from envs import Arithmetic, ConfigError, Task
 from experiments import Run, run
-from experiments.show import printable, render_episode, render_summary, save_svg
+from experiments.compare import compare_runs
+from experiments.show import printable, render_comparison, render_episode, render_summary, save_svg
+from graphs import Stage, Table
 
 HOSTILE = "[bold red]not markup[/] \x1b[31mred\x1b]0;title\x07 \x9b2J \u202egnirts <script>alert('x')</script>"
 
@@ -64,6 +67,27 @@ def test_what_models_write_stays_text(tmp_path: Path) -> None:
     assert "[bold red]not markup[/]" in text and "<script>" in text
     assert "\\x1b[31mred" in text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+
+
+def test_answers_and_names_are_no_markup(tmp_path: Path) -> None:
+    class Odd(Arithmetic):
+        def tasks(self, n: int | None = None, split: Any = "test") -> Any:
+            return [Task(id="[b]id[/b]", question="?", answers=("[a, b]", "[/b]"))]
+
+    async def stop(state: Table) -> dict[str, Any]:
+        return {"answer": "1", "stop_reason": "[/i] ended"}
+
+    graph = StateGraph(Table, context_schema=Stage)
+    graph.add_node("stop", stop)
+    graph.add_edge(START, "stop")
+    graph.add_edge("stop", END)
+    cast = Cast.all(ScriptedEngine({}))
+    played = run(graph.compile(), Odd(), cast, backend="local", root=tmp_path, name="[u]mine[/u]")
+    episode = shown(render_episode(played, played.find("1")))
+    assert "answer: [a, b] or [/b]" in episode and "[/i] ended" in episode and "[b]id[/b]" in episode
+    summary = shown(render_summary(played.summary()))
+    assert "[u]mine[/u]" in summary and "[/i] ended" in summary
+    assert "[u]mine[/u]" in shown(render_comparison(compare_runs([played, played])))
 
 
 @given(st.text())

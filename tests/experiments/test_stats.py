@@ -57,7 +57,7 @@ def test_mcnemar_exact() -> None:
 def test_equal_runs_are_not_certain_to_be_equal() -> None:
     compared = stats.compare(scores(*[1] * 20), scores(*[1] * 20))
     assert compared is not None and compared.p == 1 and compared.difference == 0
-    low, high = compared.interval
+    low, high = compared.interval or (0, 0)
     assert low < -0.05 and high > 0.05, "twenty ties do not prove equality to the last point"
 
 
@@ -85,9 +85,19 @@ def test_several_samples_are_compared_by_task() -> None:
     base = {f"t{i}": list(rng.binomial(1, 0.4, 4).astype(float)) for i in range(60)}
     compared = stats.compare(run, base)
     assert compared is not None and compared.test == "sign-flip permutation"
-    assert compared.p < 0.01 and compared.interval[0] > 0
+    assert compared.p < 0.01 and compared.interval is not None and compared.interval[0] > 0
     differences = [np.mean(run[t]) - np.mean(base[t]) for t in run]
     assert compared.interval[0] == pytest.approx(np.mean(differences) - 1.96 * scipy_stats.sem(differences), abs=0.02)
+
+
+def test_where_samples_cannot_tell_there_is_no_interval_that_is_a_point() -> None:
+    assert stats.mean_interval({"a": [0.5, 0.5]}) is None and stats.mean_interval({"a": [1.0, 0.0]}) is None
+    low, high = stats.mean_interval({task: [1.0, 1.0] for task in "abcd"}) or (1, 1)
+    assert low < 0.6 and high == 1
+    alone = stats.compare({"a": [1.0, 0.0]}, {"a": [0.0, 0.0]})
+    assert alone is not None and (alone.p, alone.interval) == (1.0, None)
+    equal = stats.compare({task: [1.0, 0.0] for task in "abcd"}, {task: [0.0, 1.0] for task in "abcd"})
+    assert equal is not None and equal.interval == stats.bonett_price(0, 0, 4)
 
 
 def test_only_common_tasks_are_compared() -> None:

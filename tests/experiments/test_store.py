@@ -180,6 +180,14 @@ def test_the_store_is_append_only(tmp_path: Path, change: str) -> None:
         connection.execute(change)
 
 
+@pytest.mark.parametrize("name", ["try#2", "what?", "50%41", "a b"])
+def test_any_folder_name_will_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    write(tmp_path / name, [(0, simple("a"))])
+    assert [e.task.id for e in StoreReader(tmp_path / name).episodes()] == ["a"]
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is not a run: it holds no episodes\.db"):
         StoreReader(tmp_path)

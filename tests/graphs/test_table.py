@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from agents import Cast, Request, ScriptedEngine, Seat, open_company
-from agents.moves import OPEN, REBUT, SOLVE
+from agents.moves import OPEN, REBUT, SOLVE, Move
 from envs.types import Env
 from graphs import Ask, Stage, Table, Topology, Turn, merge_turns, play, plurality, speak
 from graphs.turns import in_order
@@ -111,6 +111,29 @@ def test_one_role_asked_several_times_gets_its_own_seeds_and_numbers(play_script
     assert again.digest() == episode.digest() and [t.seed for t in again.turns] == [t.seed for t in episode.turns]
     other = play_scripted(one_node(ask), script, seed=4)
     assert other.turns[0].seed not in {t.seed for t in episode.turns}
+
+
+def test_a_role_may_have_a_dot_in_its_name(play_scripted: PlayScripted) -> None:
+    asks = [Ask("gpt-4.1", SOLVE, {"question": "?"})]
+    graph = StateGraph(Table, context_schema=Stage)
+
+    async def node(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        return {"turns": await speak(state, runtime, asks)}
+
+    for name in ("first", "second"):
+        graph.add_node(name, node)
+    graph.add_edge(START, "first")
+    graph.add_edge("first", "second")
+    graph.add_edge("second", END)
+    episode = play_scripted(Topology("dotted", graph.compile()), {"gpt-4.1": ["\\boxed{1}", "\\boxed{2}"]})
+    assert [turn.id for turn in episode.turns] == ["gpt-4.1/0", "gpt-4.1/1"]
+
+
+def test_a_parser_that_raises_costs_its_turn_nothing_but_the_result(play_scripted: PlayScripted) -> None:
+    broken = Move("solve", lambda reply: reply.missing)  # pyright: ignore[reportAttributeAccessIssue]
+    episode = play_scripted(one_node(Ask("solver", broken, {"question": "?"})), {"solver": "hm"})
+    failure = episode.turns[0].failure
+    assert failure is not None and "AttributeError" in failure.expected and episode.failure is None
 
 
 def test_a_reply_that_cannot_be_read_is_asked_again_and_kept(play_scripted: PlayScripted) -> None:

@@ -187,7 +187,7 @@ def debate_with_judge() -> Graph:
         (["1", "2", "3"], ["B", "A"], "2", "judged"),
         (["?", "2", "?"], [], "2", "agreed"),
         (["1", "2", "?"], ["neither"], "1", "judged"),
-        (["?", "?", "?"], [], None, "agreed"),
+        (["?", "?", "?"], [], None, "no answer"),
     ],
 )
 def test_a_judge_decides_between_what_differs(
