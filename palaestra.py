@@ -8,15 +8,20 @@ import hashlib
 import sys
 from base64 import urlsafe_b64encode
 from importlib import metadata
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("envs", "agents", "graphs", "experiments")
 
 
-def shadowed() -> dict[str, str]:
-    """Our package names under which Python finds something else -> where that lies."""
-    return {name: where for name in PACKAGES if (where := _found_instead(name))}
+def shadowed(folder: Path | None = None) -> dict[str, str]:
+    """Our package names under which Python finds something else -> where that lies.
+
+    Args:
+        folder: look as a process does that searches this folder first, as Ray's workers search the working directory.
+    """
+    return {name: where for name in PACKAGES if (where := _found_instead(name, folder))}
 
 
 def explain(name: str, where: str) -> str:
@@ -38,8 +43,10 @@ def main() -> None:
     sys.exit(command())
 
 
-def _found_instead(name: str) -> str | None:
-    spec = find_spec(name)
+def _found_instead(name: str, folder: Path | None) -> str | None:
+    spec = find_spec(name) if folder is None else PathFinder.find_spec(name, [str(folder), *sys.path])
+    if folder is not None and spec is None:
+        return None  # an editable installation, which no path lists
     found = Path(spec.origin).resolve() if spec and spec.origin else None
     ours = (Path(__file__).parent / name / "__init__.py").resolve()
     if found != ours:

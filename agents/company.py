@@ -7,7 +7,7 @@ from typing import Literal
 from agents.cast import Cast
 from agents.engines import EngineSettings, ModelSpec
 from agents.pool import LocalPool, Pool, PoolSettings, RayPool, require_gpus, start_ray
-from agents.types import Completion, Request, Sampling
+from agents.types import Completion, EngineError, Request, Sampling
 
 Backend = Literal["ray", "local"]
 
@@ -30,7 +30,10 @@ class Company:
         """Have a role's pool answer. Raises EngineError."""
         pool = self._pool_of.get(role)
         if pool is None:
-            pool = self._pool_of[role] = self._pools[self._cast.models([role], self._engine)[role]]
+            spec = self._cast.models([role], self._engine)[role]
+            if spec not in self._pools:
+                raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
+            pool = self._pool_of[role] = self._pools[spec]
         return await pool.complete(request)
 
 

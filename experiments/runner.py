@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from langgraph.graph.state import CompiledStateGraph
 
+import palaestra
 from agents.cast import Cast
 from agents.company import Backend, Company, open_company
 from agents.engines import EngineSettings
@@ -133,6 +134,9 @@ def make_plan(
     for what, value, least in (("tasks", tasks, 1), ("samples", samples, 1), ("concurrency", concurrency, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{what}: expected a whole number of at least {least}, found {value}")
+    if backend == "ray":
+        for shadowed, where in palaestra.shadowed(Path.cwd()).items():
+            raise ConfigError(f"in Ray's processes {palaestra.explain(shadowed, where)}, or play with --backend local")
     parts = _sorted_settings(settings or {})
     played = _topology(topology, parts.topology)
     opened = _env(env, parts.env)

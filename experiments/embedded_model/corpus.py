@@ -132,12 +132,13 @@ def judge(problem: Problem, rng: random.Random) -> Chat:
 
 
 def propose(problem: Problem, rng: random.Random) -> Chat:
+    """Steps first: whoever knows the total so far writes a next term that stays in range."""
     numbers: Numbers = rng.choice(get_args(Numbers))
     new = problem_at(rng, rng.choice(LEVELS), numbers)
     return (
         _with_role("proposer", rng)
         .ask(moves.PROPOSE, brief=brief(len(new.steps), numbers))
-        .reply(f"<question>{new.question}</question>\n{solution_text(new.steps)}")
+        .reply(f"{_lines(new.steps)}\n<question>{new.question}</question>\n{solution_text(new.steps)}")
     )
 
 

@@ -36,7 +36,7 @@ class Recipe:
     """What fixes a build. Tokens count every token of the chats, prompts included."""
 
     seed: int = 0
-    tokens: int = 36_000_000
+    tokens: int = 22_000_000
     first_tokens: int = 8_000_000
     """Most tokens of the first phase: short problems, until nearly all verdicts in training are right."""
     first_until: float = 0.95

@@ -244,7 +244,16 @@ def test_a_company_needs_every_role_and_model_before_it_opens() -> None:
     with pytest.raises(ConfigError, match="unknown role 'judge'"):
         asyncio.run(opened(Cast(solver="embedded"), ["judge"]))
     with pytest.raises(ConfigError, match=r"no config\.json"):
-        asyncio.run(opened(Cast(solver="embedded", judge="hf:/nowhere"), ["solver"]))
+        asyncio.run(opened(Cast(solver="embedded", judge="hf:/nowhere"), ["solver", "judge"]))
+
+
+def test_a_role_that_was_not_opened_is_said_to_be_none() -> None:
+    async def run() -> None:
+        async with open_company(Cast(solver=echo, judge=Doomed), ["solver"], backend="local") as company:
+            await company.complete("judge", request(0))
+
+    with pytest.raises(EngineError, match="nobody was told that judge would be asked"):
+        asyncio.run(run())
 
 
 def test_two_models_have_two_pools_and_one_model_has_one() -> None:

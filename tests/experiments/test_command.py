@@ -217,6 +217,20 @@ def test_an_import_name_that_is_shadowed_is_said_plainly(tmp_path: Path) -> None
     assert f"`agents` is not Palaestra's: Python finds another package of that name at {tmp_path}" in lines[0]
 
 
+@pytest.mark.parametrize("contents", ["__init__.py", "notes.txt"])
+def test_a_folder_that_would_shadow_ours_in_rays_processes_is_said_plainly(
+    called: Any, replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT])
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / contents).write_text("")
+    arguments = ("run", "solo", "--env", "arithmetic", "--tasks", "5", "--model", replay)
+    status, _, err = called(*arguments)
+    assert status == 2 and "in Ray's processes `agents` is not Palaestra's" in err and str(tmp_path / "agents") in err
+    assert called(*arguments, "--backend", "local")[0] == 0
+
+
 def test_a_package_that_overwrote_ours_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two distributions that install a folder of one name write into the same place."""
     for name in palaestra.PACKAGES:

@@ -199,7 +199,7 @@ def test_the_cast_may_replace_instructions_and_sampling(words: Env) -> None:
     asks = [Ask(role, SOLVE, {"question": "q"}) for role in ("solver", "critic")]
 
     async def run() -> Any:
-        async with open_company(Cast(solver=seat, critic=silent), ["solver"], backend="local") as company:
+        async with open_company(Cast(solver=seat, critic=silent), ["solver", "critic"], backend="local") as company:
             return await play(one_node(*asks), words, words.tasks(1)[0], company)
 
     episode = asyncio.run(run())
