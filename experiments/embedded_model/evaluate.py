@@ -178,7 +178,7 @@ async def proposer(examiner: Examiner, scale: float) -> Figures:
     own answer is right, and that are distinct."""
     figures = {}
     for level, numbers in CELLS:
-        count = round(60 * scale)
+        count = round(150 * scale)
         chat = opening("proposer", moves.PROPOSE, brief=brief(level, numbers))
         proposals = await examiner.ask([chat] * count, moves.PROPOSE)
         found = [(parse_expression(p.question), p.answer) for p in proposals if isinstance(p, Proposal)]

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def replay(tmp_path: Path) -> str:
-    """A recording that answers solo and vote on the first five tasks: right, wrong, right, unreadable, right."""
+    """A recording that answers solo and vote on the first five tasks of two seeds: right, wrong, right, unreadable, right."""
     rows = []
-    for i, task in enumerate(Arithmetic().tasks(5)):
+    for i, task in enumerate([*Arithmetic().tasks(5), *Arithmetic(seed=3).tasks(5)]):
         right = f"7 * 2 = 14\n\\boxed{{{task.answers[0]}}}"
         rows.append({"task": task.id, "role": "solver", "replies": [{1: "\\boxed{1}", 3: "hm"}.get(i, right)] * 6})
     path = tmp_path / "recorded.jsonl"
@@ -167,7 +167,7 @@ def test_runs_that_cannot_be_read_do_not_hide_the_others(called: Any, replay: st
 def test_show_without_such_an_episode(called: Any, replay: str) -> None:
     play(called, replay, "solo", "--name", "one")
     status, _, err = called("show", "one", "77")
-    assert status == 2 and "no episode '77': give a number from 1 to 5" in err
+    assert status == 2 and "no episode '77' (5 are stored): give its number" in err
 
 
 def test_an_unreachable_cluster_is_status_2_at_once(called: Any, replay: str) -> None:

@@ -340,7 +340,7 @@ def test_an_interrupted_notebook_cell_stops_its_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(cell())
     loop.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "palaestra run"]
+    assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "palaestra run")
 
 
 @pytest.mark.model
