@@ -201,7 +201,7 @@ def _product(rng: random.Random, largest: int) -> tuple[str, int]:
 class Arithmetic:
     """The env. Tasks depend on (seed, split, level, numbers) alone; all expressions of a sequence differ."""
 
-    def __init__(self, level: int = 6, numbers: Numbers = "large", seed: int = 0):
+    def __init__(self, level: int = 5, numbers: Numbers = "large", seed: int = 0):
         """
         Args:
             level: operations in a problem, 1 to 8.

@@ -9,7 +9,7 @@ is carried on; the model's own earlier reply in a chat may be wrong too, and is 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from agents import moves
 from agents.moves import Move, role_template
@@ -40,6 +40,20 @@ MIX = {
 }
 FIRST_MIX = {"solve": 0.25, "critique": 0.40, "judge": 0.25, "sabotage": 0.05, "tool": 0.05}
 """Until verdicts are learned: comparing one's own result with another's takes many short examples to begin with."""
+LAST_MIX = {
+    "solve": 0.10,
+    "critique": 0.10,
+    "judge": 0.12,
+    "sabotage": 0.06,
+    "revise": 0.18,
+    "propose": 0.08,
+    "tool": 0.08,
+    "advocate": 0.14,
+    "moderate": 0.09,
+    "extract": 0.05,
+}
+"""At last: solving is learned by then, and holding on to it in the midst of others' solutions takes longest."""
+Phase = Literal["first", "main", "last"]
 
 
 @dataclass
@@ -271,8 +285,9 @@ MAKERS: dict[str, Callable[[Problem, random.Random], Chat]] = {
 }
 
 
-def draw_chat(rng: random.Random, first: bool = False) -> Chat:
-    """A chat in a move drawn from the mix; `first` draws short problems in the moves to begin with."""
-    mix, weights = (FIRST_MIX, SHORT_LEVEL_WEIGHTS) if first else (MIX, LEVEL_WEIGHTS)
+def draw_chat(rng: random.Random, phase: Phase = "main") -> Chat:
+    """A chat in a move drawn from the phase's mix; the first phase has short problems alone."""
+    mix = {"first": FIRST_MIX, "main": MIX, "last": LAST_MIX}[phase]
+    weights = SHORT_LEVEL_WEIGHTS if phase == "first" else LEVEL_WEIGHTS
     maker = rng.choices(list(mix), list(mix.values()))[0]
     return MAKERS[maker](draw_problem(rng, weights), rng)

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from agents.moves import templates_hash
 from envs import arithmetic
 from experiments.embedded_model import corpus, dialect, problems
-from experiments.embedded_model.corpus import Chat, draw_chat
+from experiments.embedded_model.corpus import Chat, Phase, draw_chat
 from experiments.embedded_model.dialect import CONTEXT_TOKENS, INTEGERS, VERDICTS, build_tokenizer
 from experiments.embedded_model.muon import Muon
 
@@ -36,10 +36,12 @@ class Recipe:
     """What fixes a build. Tokens count every token of the chats, prompts included."""
 
     seed: int = 0
-    tokens: int = 22_000_000
+    tokens: int = 23_000_000
     first_tokens: int = 8_000_000
     """Most tokens of the first phase: short problems, until nearly all verdicts in training are right."""
     first_until: float = 0.95
+    last_from: int = 13_960_000
+    """Tokens after which chats are drawn from the last phase's mix."""
     decay_share: float = 0.25
     """The learning rate falls to 0 over this last share of the tokens."""
     batch: int = 64
@@ -201,10 +203,9 @@ class Build:
 
     def _pool(self) -> Iterator[list[Example]]:
         self.first &= self.tokens < self.recipe.first_tokens and self.verdicts < self.recipe.first_until
+        phase: Phase = "first" if self.first else "main" if self.tokens < self.recipe.last_from else "last"
         count = self.recipe.batch * self.recipe.pool_batches
-        examples = sorted(
-            (self.encode(draw_chat(self.rng, self.first)) for _ in range(count)), key=lambda e: len(e.ids)
-        )
+        examples = sorted((self.encode(draw_chat(self.rng, phase)) for _ in range(count)), key=lambda e: len(e.ids))
         batches = [examples[i : i + self.recipe.batch] for i in range(0, count, self.recipe.batch)]
         self.rng.shuffle(batches)
         return iter(batches)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def replay(tmp_path: Path) -> str:
-    """A recording that answers solo and vote on the first five tasks of two seeds: right, wrong, right, unreadable, right."""
+    """Answers solo and vote on the first five tasks of two seeds: right, wrong, right, unreadable, right."""
     rows = []
     for i, task in enumerate([*Arithmetic().tasks(5), *Arithmetic(seed=3).tasks(5)]):
         right = f"7 * 2 = 14\n\\boxed{{{task.answers[0]}}}"

@@ -17,7 +17,7 @@ from agents.engines.transformers import weights_version
 from agents.moves import fixed_chunks, template_files, templates_hash
 from envs.arithmetic import check_step, numbers_of, parse_expression, parse_step, reference, split_of
 from experiments import run
-from experiments.embedded_model.corpus import MAKERS, MIX, Chat, draw_chat
+from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
 from experiments.embedded_model.muon import Muon, orthogonalised
 from experiments.embedded_model.problems import Problem, draw_problem, flawed_steps
@@ -173,7 +173,8 @@ def test_debaters_say_what_their_level_asks(seed: int) -> None:
 
 
 def test_every_move_is_in_the_mix() -> None:
-    assert set(MIX) == set(MAKERS) and sum(MIX.values()) == pytest.approx(1)
+    for mix in (MIX, LAST_MIX):
+        assert set(mix) == set(MAKERS) and sum(mix.values()) == pytest.approx(1)
     chats = [draw_chat(random.Random(i)) for i in range(300)]
     asked = {content.split("\n")[0] for chat in chats for role, content in chat.messages if role == "user"}
     assert len(asked) > 10
