@@ -246,9 +246,9 @@ def start_ray(address: str | None = None) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    _require_reachable(address)
     if ray.is_initialized():
         return False
-    _require_reachable(address)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ImportError, ValueError) as error:

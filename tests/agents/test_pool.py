@@ -249,7 +249,7 @@ def test_a_company_needs_every_role_and_model_before_it_opens() -> None:
 
 def test_a_role_that_was_not_opened_is_said_to_be_none() -> None:
     async def run() -> None:
-        async with open_company(Cast(solver=echo, judge=Doomed), ["solver"], backend="local") as company:
+        async with open_company(Cast(solver=echo, judge=lambda: Doomed({})), ["solver"], backend="local") as company:
             await company.complete("judge", request(0))
 
     with pytest.raises(EngineError, match="nobody was told that judge would be asked"):
