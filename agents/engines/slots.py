@@ -94,7 +94,7 @@ class Slots:
             model: a causal language model of transformers.
             layers: its number of attention layers.
             rows: most rows at once.
-            tile: the number of rows and prompt lengths are rounded up to multiples of this. Matrix kernels treat the
+            tile: rows of a step and lengths of prompts are rounded up to multiples of this. Matrix kernels treat the
                 odd rows at a batch's end differently, so that with 1 a row's last bits depend on its neighbours.
         """
         self._model, self._tile = model, tile
@@ -106,12 +106,14 @@ class Slots:
 
     def fill(self, first: int, prompts: list[list[int]]) -> Tensor:
         """Run prompts into the slots from `first` on. Returns the logits after each prompt: (len(prompts), V)."""
-        count, width = self._rounded(len(prompts)), self._rounded(max(map(len, prompts)), 2)
+        # A width of whole tiles makes whole tiles of any number of rows; the same goes for the positions that are kept.
+        count, width = len(prompts), self._rounded(max(map(len, prompts)), 2)
         ids = torch.zeros((count, width), dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self._device)
         kept, where = last.unique(return_inverse=True)
+        kept = torch.cat([kept, kept[-1:].expand(self._rounded(len(kept)) - len(kept))])
         self._place.prefill = slice(first, first + count)
         logits = self._forward(
             ids.to(self._device), torch.arange(width, device=self._device).expand(count, -1), logits_to_keep=kept
