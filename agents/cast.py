@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agents.engines import EngineSettings, Model, ModelSpec, parse_model
+from agents.engines import Model, ModelSpec, parse_model
 from agents.moves import check_template
+from agents.serving import SCOPES, Serving
 from agents.types import Sampling
 from envs.errors import ConfigError, clip, unknown
 
@@ -21,7 +22,10 @@ class Seat(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     model: Any = "embedded"
-    """`embedded`, `hf:DIR`, `replay:FILE`; from Python also an engine or a function that makes one."""
+    """A name (see agents.engines.FORMS); from Python also an engine or a function that makes one."""
+    adapter: str | None = None
+    """Directory of a LoRA adapter in PEFT's format: the role's policy is the model with it. Roles that differ in their
+    adapter alone share the model's pool."""
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
@@ -29,6 +33,10 @@ class Seat(BaseModel):
     """A reply ends before the first of these."""
     instructions: str | None = None
     """Replaces the role's own instructions; a Jinja template over the fields of its moves. Empty: no system message."""
+    structured: bool = False
+    """Hold replies to the JSON schema of moves that have one, while they are sampled; the engine must be able to."""
+    serving: dict[str, Any] = {}
+    """Settings of this role's engine and pool alone: `{"pool.replicas": 2}`; see agents.serving."""
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -75,7 +83,17 @@ class Cast:
         return seat
 
     def set(self, role: str, key: str, value: Any) -> "Cast":
-        """A cast in which one setting of one role is changed: `cast.set("judge", "model", "hf:models/judge")`."""
+        """A cast in which one setting of one role is changed: `cast.set("judge", "model", "hf:models/judge")`.
+
+        Settings of its engine and pool too: `cast.set("judge", "pool.replicas", 2)`.
+        """
+        if key.partition(".")[0] in SCOPES:
+            Serving().set({key: value}, role)
+            try:
+                serving = self.seat(role).serving
+            except ConfigError:
+                serving = {}
+            return self.set(role, "serving", {**serving, key: value})
         if key not in Seat.model_fields:
             raise unknown(f"setting of role {role}:", key, Seat.model_fields)
         try:
@@ -83,16 +101,17 @@ class Cast:
         except ConfigError:
             current = Seat()
         changed = Cast(self.default, **self.seats)
-        changed.seats[role] = _validated({**current.model_dump(), key: value}, role)
+        # What was never set stays so: a graph's own wishes (its temperature, say) yield only to what the user set.
+        changed.seats[role] = _validated({**current.model_dump(exclude_unset=True), key: value}, role)
         return changed
 
-    def models(self, roles: Iterable[str], settings: EngineSettings | None = None) -> dict[str, ModelSpec]:
+    def models(self, roles: Iterable[str], serving: Serving | None = None) -> dict[str, ModelSpec]:
         """Role -> checked model, for every role given.
 
         Raises:
             ConfigError: a role that nobody plays, a model that is not there.
         """
-        return {role: parse_model(self.seat(role).model, settings) for role in roles}
+        return {role: _model(role, self.seat(role), serving or Serving()) for role in roles}
 
     def describe(self, roles: Iterable[str] = ()) -> dict[str, Any]:
         """JSON values that name the cast, for the run's configuration: of the roles given, else of all seats."""
@@ -110,6 +129,10 @@ class Cast:
 def base_role(role: str) -> str:
     """`debater` for `debater_2`: roles that differ in number alone share templates and seats."""
     return re.sub(r"_\d+$", "", role)
+
+
+def _model(role: str, seat: Seat, serving: Serving) -> ModelSpec:
+    return parse_model(seat.model, serving.set(seat.serving, role))
 
 
 def _seat(value: Seat | Model) -> Seat:

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from agents.cast import Cast
-from agents.engines import EngineSettings, ModelSpec
-from agents.pool import LocalPool, Pool, PoolSettings, RayPool, require_gpus, start_ray
+from agents.engines import ModelSpec
+from agents.pool import LocalPool, Pool, RayPool, require_gpus, start_ray
+from agents.serving import Serving
 from agents.types import Completion, EngineError, Request, Sampling
 
 Backend = Literal["ray", "local"]
@@ -15,12 +17,25 @@ Backend = Literal["ray", "local"]
 class Company:
     """Roles with the pools that answer for them."""
 
-    def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], engine: EngineSettings | None):
-        self._cast, self._pools, self._engine = cast, pools, engine
+    def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], serving: Serving):
+        self._cast, self._pools, self._serving = cast, pools, serving
         self._pool_of: dict[str, Pool] = {}
 
-    def sampling(self, role: str) -> Sampling:
-        return self._cast.seat(role).sampling
+    def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
+        """How a role's replies are drawn.
+
+        Args:
+            role: must be cast.
+            wishes: what the graph itself asks for, by the names of Sampling's fields; what the user set for the role
+                goes before.
+        """
+        seat = self._cast.seat(role)
+        wanted = {k: v for k, v in (wishes or {}).items() if v is not None and k not in seat.model_fields_set}
+        return replace(seat.sampling, **wanted)
+
+    def structured(self, role: str) -> bool:
+        """Whether the role's replies are to be held to the schema of moves that have one."""
+        return self._cast.seat(role).structured
 
     def instructions(self, role: str) -> str | None:
         """The user's own instructions for a role; None leaves the topology's."""
@@ -30,7 +45,7 @@ class Company:
         """Have a role's pool answer. Raises EngineError."""
         pool = self._pool_of.get(role)
         if pool is None:
-            spec = self._cast.models([role], self._engine)[role]
+            spec = self._cast.models([role], self._serving)[role]
             if spec not in self._pools:
                 raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
             pool = self._pool_of[role] = self._pools[spec]
@@ -42,8 +57,7 @@ async def open_company(
     cast: Cast,
     roles: Iterable[str],
     backend: Backend = "ray",
-    engine: EngineSettings | None = None,
-    pool: PoolSettings | None = None,
+    serving: Serving | None = None,
     address: str | None = None,
 ) -> AsyncIterator[Company]:
     """Open one pool a model, wait until all are loaded, and close them (and a Ray that this started) at the end.
@@ -51,27 +65,28 @@ async def open_company(
     Args:
         cast: who plays which role.
         roles: the roles to be played; with none, those that the cast names.
-        backend: "ray" runs replicas as Ray actors, "local" runs engines in this process.
-        engine: settings of transformers engines.
-        pool: settings of each pool.
+        backend: "ray" runs replicas as Ray actors, "local" runs engines in this process. Models that run elsewhere
+            (endpoints) are always asked from this process; Ray is not started for them alone.
+        serving: settings of engines and pools.
         address: of a Ray cluster; see agents.pool.start_ray.
 
     Raises:
         ConfigError: a role that nobody plays, a model that is not there (before anything is loaded).
         EngineError: a replica could not load its model.
     """
-    specs = _distinct(cast, roles, engine)
-    started_ray = start_ray(address) if backend == "ray" else False
-    kind = RayPool if backend == "ray" else LocalPool
+    serving = serving or Serving()
+    specs = _distinct(cast, roles, serving)
+    hosted = [] if backend == "local" else [spec for spec in specs if not spec.is_remote]
+    started_ray = start_ray(address) if hosted else False
     pools: dict[ModelSpec, Pool] = {}
     try:
-        if backend == "ray":
-            require_gpus(specs, pool or PoolSettings(), may_grow=address is not None)
+        if hosted:
+            require_gpus(hosted, may_grow=address is not None)
         for spec in specs:
-            pools[spec] = kind(spec, pool or PoolSettings())
+            pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
         for opened in pools.values():
             await opened.ready()
-        yield Company(cast, pools, engine)
+        yield Company(cast, pools, serving)
     finally:
         for opened in pools.values():
             await opened.close()
@@ -81,11 +96,11 @@ async def open_company(
             ray.shutdown()
 
 
-def _distinct(cast: Cast, roles: Iterable[str], engine: EngineSettings | None) -> set[ModelSpec]:
+def _distinct(cast: Cast, roles: Iterable[str], serving: Serving) -> set[ModelSpec]:
     known = list(roles)
     if known:
-        return set(cast.models(known, engine).values())
-    specs = set(cast.models(cast.seats, engine).values())
+        return set(cast.models(known, serving).values())
+    specs = set(cast.models(cast.seats, serving).values())
     if cast.default is not None:
-        specs |= set(Cast(cast.default).models(["*"], engine).values())
+        specs |= set(Cast(cast.default).models(["*"], serving).values())
     return specs

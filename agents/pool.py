@@ -12,10 +12,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
-
-from pydantic import Field
+from typing import Any, Protocol
 
 from agents.engines import ModelSpec, make_engine
 from agents.replica import Answer, Replica
@@ -48,33 +45,13 @@ class Pool(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class PoolSettings:
-    """How a model is served."""
-
-    replicas: Annotated[int, Field(ge=1)] = 1
-    max_in_flight: Annotated[int, Field(ge=1)] = 1024
-    """Requests of this pool beyond this wait in the caller."""
-    restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a replica that died is started again before its requests fail."""
-    gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs a replica, fractions allowed; None takes one for a model on cuda (Ray hides them from actors without)."""
-
-    def __post_init__(self) -> None:
-        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
-            raise ConfigError(f"the pool: gpus must be a fraction up to 1 or a whole number, found {self.gpus:g}")
-
-    def gpus_for(self, spec: ModelSpec) -> float:
-        return float(spec.settings.device == "cuda") if self.gpus is None else self.gpus
-
-
 class LocalPool:
     """One engine in this process."""
 
-    def __init__(self, spec: ModelSpec, settings: PoolSettings):
+    def __init__(self, spec: ModelSpec):
         self._engine = make_engine(spec)
         self._lent = spec.is_lent
-        self._gate = asyncio.Semaphore(settings.max_in_flight)
+        self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
 
     async def complete(self, request: Request) -> Completion:
         async with self._gate:
@@ -91,9 +68,9 @@ class LocalPool:
 class RayPool:
     """Replicas as Ray actors; requests go to the one with the fewest outstanding."""
 
-    def __init__(self, spec: ModelSpec, settings: PoolSettings):
-        self._gate = asyncio.Semaphore(settings.max_in_flight)
-        self._replicas = [_RemoteReplica(spec, settings) for _ in range(settings.replicas)]
+    def __init__(self, spec: ModelSpec):
+        self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
+        self._replicas = [_RemoteReplica(spec) for _ in range(spec.pool.replicas)]
 
     async def complete(self, request: Request) -> Completion:
         async with self._gate:
@@ -110,13 +87,13 @@ class RayPool:
 class _RemoteReplica:
     """Our end of one replica: what it has been asked, and the loops that send and collect."""
 
-    def __init__(self, spec: ModelSpec, settings: PoolSettings):
-        self._spec, self._settings = spec, settings
+    def __init__(self, spec: ModelSpec):
+        self._spec = spec
         self._numbers = itertools.count()
         self._outbox: deque[tuple[int, Request]] = deque()
         self.outstanding: dict[int, tuple[Request, asyncio.Future[Completion]]] = {}
         self.dead: EngineError | None = None
-        self._restarts = settings.restarts
+        self._restarts = spec.pool.restarts
         self._tasks: set[asyncio.Task[Any]] = set()
         self._actor = self._start()
         self._collecting = self._spawn(self._collect())
@@ -155,7 +132,7 @@ class _RemoteReplica:
         import ray
 
         actor = ray.remote(Replica).options(  # pyright: ignore[reportCallIssue]
-            num_cpus=0, num_gpus=self._settings.gpus_for(self._spec), max_concurrency=10_000
+            num_cpus=0, num_gpus=self._spec.gpus, max_concurrency=10_000
         )
         try:
             return actor.remote(self._spec)
@@ -258,7 +235,7 @@ def start_ray(address: str | None = None) -> bool:
     return True
 
 
-def require_gpus(specs: Iterable[ModelSpec], settings: PoolSettings, may_grow: bool) -> None:
+def require_gpus(specs: Iterable[ModelSpec], may_grow: bool) -> None:
     """Compare the GPUs that pools will ask for with what Ray has: it would wait for them for ever, and say nothing.
 
     Raises:
@@ -266,11 +243,13 @@ def require_gpus(specs: Iterable[ModelSpec], settings: PoolSettings, may_grow: b
     """
     import ray
 
-    asked = settings.replicas * sum(map(settings.gpus_for, specs))
+    asked = sum(spec.pool.replicas * spec.gpus for spec in specs)
     have = ray.cluster_resources().get("GPU", 0.0) if asked else 0.0
     if asked <= have:
         return
     few = f"the pools ask for {asked:g} GPUs, Ray has {have:g}"
     if not may_grow:
-        raise ConfigError(f"{few}; set engine.device=cpu, fewer pool.replicas, or a fraction with pool.gpus=0.5")
+        raise ConfigError(
+            f"{few}; set engine.device=cpu (vllm.device=cpu), fewer pool.replicas, or a fraction with pool.gpus=0.5"
+        )
     logger.warning("%s; waiting for the cluster to grow", few)

@@ -1,20 +1,36 @@
-"""What travels between a graph and an engine: Message, Sampling, Request, Completion; and the Engine protocol.
+"""What travels between a graph and an engine: Message, Sampling, Request, Completion; and the Engine protocols.
 
 Plain frozen dataclasses: they cross processes by the thousand. Nothing here imports torch, ray or an engine.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to have a tool run, as in OpenAI's chat protocol."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text as the model wrote it, which may be no JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's message, beside its content."""
+    tool_call_id: str = ""
+    """Of a tool's message: the call that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,14 @@ class Request:
     """Exact token ids of an earlier turn's prompt and completion that this call goes on from."""
     history: tuple[Message, ...] = ()
     """The messages behind `prefix`, for engines that take text alone."""
+    policy: str = ""
+    """A policy published to the pool (an adapter on the pool's model); empty for the pool's own weights."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that the model may call: OpenAI's `{"type": "function", "function": {…}}`."""
+    tool_choice: str = "auto"
+    """auto, none, required, or the name of the tool that must be called."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that the reply is held to while it is sampled. An engine that cannot do so raises EngineError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,7 @@ class Completion:
     """The reply to one request."""
 
     text: str
+    """Without the markup of tool calls."""
     finish: Finish
     policy: str
     version: str
@@ -63,6 +88,7 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     """For each token its log-probability in nats under the distribution it was drawn from: temperature and top-p
     applied; at temperature 0 under the model's own distribution."""
+    tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     queue_s: float = field(default=0.0, compare=False)
@@ -89,6 +115,28 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Publishable(Protocol):
+    """An engine whose weights can be replaced and checked. Called by the pool while the engine has no requests."""
+
+    async def publish(self, policy: str, version: str, source: Path) -> None:
+        """Take over weights; completions name the new version from now on.
+
+        Args:
+            policy: empty for the engine's own weights, else the name of an adapter, which is added when it is new.
+            version: never used before for this policy.
+            source: a directory in Hugging Face format; for an adapter in PEFT's.
+
+        Raises:
+            EngineError: they cannot be loaded; the engine may then be left with either weights.
+        """
+        ...
+
+    async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+        """Log-probabilities in nats of `ids[1:]`, each given those before it, at temperature 1: (len(ids) - 1,)."""
+        ...
 
 
 def seed_of(*parts: object) -> int:

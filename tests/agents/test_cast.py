@@ -53,7 +53,7 @@ def test_unusable_settings(key: str, value: object, message: str) -> None:
 def test_models_are_checked_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown kind of model 'embeded'; did you mean 'embedded'"):
         parse_model("embeded")
-    with pytest.raises(ConfigError, match="names no directory"):
+    with pytest.raises(ConfigError, match="names nothing"):
         parse_model("hf:")
     with pytest.raises(ConfigError, match=r"found no config\.json"):
         parse_model(f"hf:{tmp_path}")

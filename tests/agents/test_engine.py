@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from agents.engines import EMBEDDED, EngineSettings, make_engine, parse_model
+from agents.engines import EMBEDDED, make_engine, parse_model
 from agents.engines.chat import ChatTokenizer
 from agents.engines.transformers import TransformersEngine, weights_version
+from agents.serving import EngineSettings, Serving
 from agents.types import Completion, EngineError, Message, Request, Sampling
 from envs import ConfigError, make_env
 
@@ -333,5 +334,5 @@ def test_a_tokenizer_without_a_chat_template_is_refused(copied: Path) -> None:
 def test_other_templates_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.moves.templates_hash", lambda: "other")
     with pytest.warns(UserWarning, match="trained on other move templates"):
-        made = make_engine(parse_model("embedded", EngineSettings(max_batch=4)))
+        made = make_engine(parse_model("embedded", Serving(EngineSettings(max_batch=4))))
     asyncio.run(made.close())

