@@ -31,6 +31,8 @@ class Move:
     """reply -> a result of agents.results, or ParseFailure; pure, and never raises."""
     source: str | None = None
     """The template's text; None reads the file templates/moves/NAME.jinja."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of the reply, for seats with `structured`."""
 
     @cached_property
     def template(self) -> Template:
@@ -65,9 +67,9 @@ OPEN = Move("solve", results.parse_statement)
 RESTATE = Move("restate", results.parse_statement)
 OPPOSE = Move("oppose", results.parse_statement)
 REBUT = Move("rebut", results.parse_statement)
-MODERATE = Move("moderate", results.parse_moderation)
+MODERATE = Move("moderate", results.parse_moderation, schema=results.MODERATION_SCHEMA)
 LIST_CANDIDATES = Move("list_candidates", results.parse_candidates)
-CONCLUDE = Move("conclude", results.parse_conclusion)
+CONCLUDE = Move("conclude", results.parse_conclusion, schema=results.CONCLUSION_SCHEMA)
 
 
 @cache

@@ -159,6 +159,23 @@ def parse_conclusion(reply: str) -> Conclusion | ParseFailure:
     return Conclusion(answer=answer, reason=_text(fields, "reason", "Reason"))
 
 
+def _object_schema(**properties: Any) -> Mapping[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+MODERATION_SCHEMA = _object_schema(
+    reason={"type": "string"},
+    preference={"type": "string", "enum": ["Yes", "No"]},
+    side={"type": "string", "enum": ["Affirmative", "Negative"]},
+    answer={"type": "string"},
+)
+CONCLUSION_SCHEMA = _object_schema(reason={"type": "string"}, answer={"type": "string"})
+
 _CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)\n?```", re.DOTALL)
 _ESCAPE = re.compile(r"\\(\\|[\"'/n]|u[0-9a-fA-F]{4}|[bfrt](?![A-Za-z]))?")
 _ANSWER_KEYS = ("answer", "debate_answer", "Correct Translation")

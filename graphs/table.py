@@ -20,7 +20,7 @@ from agents.moves import JUDGE, REVISE, SOLVE, Move, render_instructions
 from agents.results import Judgement, ParseFailure
 from agents.types import Completion, Message, Request, seed_of
 from envs.types import Env, Task
-from graphs.turns import Failure, Turn, conversation, in_order
+from graphs.turns import Failure, Turn, conversation, in_order, make_turn
 
 
 def merge_turns(left: Sequence[Turn], right: Sequence[Turn]) -> list[Turn]:
@@ -220,6 +220,7 @@ def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
         seed=seed_of(stage.seed, stage.task.id, stage.sample, id),
         prefix=prefix,
         history=tuple(history),
+        schema=ask.move.schema if stage.company.structured(ask.role) else None,
     )
 
 
@@ -235,7 +236,9 @@ def _turn(
 ) -> Turn:
     result = _parse(ask.move, completion.text)
     failed = isinstance(result, ParseFailure)
-    return Turn.model_construct(
+    return make_turn(
+        request,
+        completion,
         id=id,
         role=ask.role,
         move=ask.move.name,
@@ -243,22 +246,7 @@ def _turn(
         after=len(table.turns),
         reads=tuple(turn.id for turn in ask.reads),
         follows=ask.follows.id if ask.follows else None,
-        messages=request.messages,
-        reply=completion.text,
         result=None if failed else result,
         failure=Failure(expected=result.expected) if failed else None,
-        policy=completion.policy,
-        version=completion.version,
-        finish=completion.finish,
-        temperature=request.sampling.temperature,
-        top_p=request.sampling.top_p,
-        seed=request.seed,
-        prompt_tokens=completion.prompt_tokens,
-        completion_tokens=completion.completion_tokens,
-        prompt_ids=completion.prompt_ids,
-        token_ids=completion.token_ids,
-        logprobs=completion.logprobs,
-        queue_s=completion.queue_s,
-        compute_s=completion.compute_s,
         **times,
     )

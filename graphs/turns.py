@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 
 from agents import results
-from agents.types import Message
+from agents.types import Completion, Message, Request, ToolCall
 from envs.types import Task, Verdict
 
 
@@ -40,6 +40,8 @@ class Turn(BaseModel):
     messages: tuple[Message, ...]
     """The new messages of this turn, after those it follows."""
     reply: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the reply asks to have run; its markup is not part of `reply`."""
     result: Any = None
     """What the move's parser made of the reply: a result of agents.results, or None when it failed."""
     failure: Failure | None = None
@@ -87,6 +89,29 @@ class Turn(BaseModel):
         return getattr(self.result, "answer", None) or None
 
 
+def make_turn(request: Request, completion: Completion, **place: Any) -> Turn:
+    """The record of one call: what was asked and answered, and by `place` where it stands in the episode."""
+    return Turn.model_construct(
+        messages=request.messages,
+        reply=completion.text,
+        tool_calls=completion.tool_calls,
+        policy=completion.policy,
+        version=completion.version,
+        finish=completion.finish,
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+        seed=request.seed,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        prompt_ids=completion.prompt_ids,
+        token_ids=completion.token_ids,
+        logprobs=completion.logprobs,
+        queue_s=completion.queue_s,
+        compute_s=completion.compute_s,
+        **place,
+    )
+
+
 class Episode(BaseModel):
     """One run of a topology on one task."""
 
@@ -117,7 +142,7 @@ class Episode(BaseModel):
         """SHA-256 over task, turns (token ids, or text where the engine gives none) and outcome; no times in it."""
         outcome = [self.answer, self.stop_reason, self.verdict and self.verdict.status, self.failure is not None]
         turns = [
-            [t.id, t.prompt_ids, t.token_ids] if t.token_ids else [t.id, [m.content for m in t.messages], t.reply]
+            [t.role, t.prompt_ids, t.token_ids] if t.token_ids else [t.role, [m.content for m in t.messages], t.reply]
             for t in self.turns
         ]
         return hashlib.sha256(json.dumps([self.task.id, self.sample, turns, outcome]).encode()).hexdigest()
@@ -127,7 +152,7 @@ def conversation(turns: Sequence[Turn], last: Turn) -> list[Message]:
     """All messages of the conversation that `last` ends: those of the turns that it follows, and its own."""
     by_id = {turn.id: turn for turn in turns}
     messages = [*conversation(turns, by_id[last.follows])] if last.follows else []
-    return [*messages, *last.messages, Message("assistant", last.reply)]
+    return [*messages, *last.messages, Message("assistant", last.reply, last.tool_calls)]
 
 
 def in_order(turns: Sequence[Turn]) -> tuple[Turn, ...]:

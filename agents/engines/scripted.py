@@ -1,7 +1,8 @@
 """Engines without a model: replies written by hand (tests) or recorded before (audits, studies).
 
 Both answer by the request's key, `task/sample/role/n`, never by the order in which requests arrive, so an episode is
-the same at any concurrency. Token ids are the UTF-8 bytes of the text, the prefix of a conversation included.
+the same at any concurrency. Token ids are the UTF-8 bytes of the text, the prefix of a conversation included. Tool
+calls are scripted as models write them: see agents.engines.tools.
 """
 
 import json
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.engines.tools import split_tool_calls
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError, clip
 
@@ -88,8 +90,10 @@ def _completion(request: Request, text: str, policy: str, version: str) -> Compl
     prompt = [*request.prefix] or [b for m in request.history for b in m.content.encode()]
     prompt += [b for m in request.messages for b in m.content.encode()]
     ids = tuple(text.encode())
+    words, tool_calls = split_tool_calls(text, request.seed, request.tools)
     return Completion(
-        text=text,
+        text=words,
+        tool_calls=tool_calls,
         finish="stop",
         policy=policy,
         version=version,

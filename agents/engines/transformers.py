@@ -149,7 +149,7 @@ class TransformersEngine:
 
     def _prepare(self, row: _Row) -> None:
         request = row.request
-        row.prompt = self.chat.encode(request.messages, request.prefix, request.history)
+        row.prompt = self.chat.encode(request.messages, request.prefix, request.history, request.tools)
         room = self.context - len(row.prompt)
         if room < 1:
             raise EngineError(
@@ -236,8 +236,10 @@ class TransformersEngine:
         text = self.chat.decode(row.tokens)
         for stop in row.request.sampling.stop:
             text = text.split(stop, 1)[0]
+        text, tool_calls = self.chat.parse(row.request, row.prompt, text)
         return Completion(
             text=text,
+            tool_calls=tool_calls,
             finish=finish,
             policy=self.policy,
             version=self.version,
