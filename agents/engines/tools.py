@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.types import ToolCall
+from agents.types import EngineError, Request, ToolCall
+from envs.errors import clip
 
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
@@ -45,6 +46,31 @@ def split_tool_calls(text: str, seed: int, tools: Sequence[Mapping[str, Any]]) -
             return "", (whole,)
         return text, ()
     return words.strip(), tuple(calls)
+
+
+def enforced_schema(request: Request) -> Mapping[str, Any] | None:
+    """The JSON schema that a reply must fit: the request's own, or that of the tool call which it demands.
+
+    Raises:
+        EngineError: it demands a tool that it does not offer.
+    """
+    if request.tool_choice in ("auto", "none") or request.schema is not None:
+        return request.schema
+    offered = {str(tool["function"]["name"]): tool["function"].get("parameters") or {} for tool in request.tools}
+    if request.tool_choice != "required":
+        if request.tool_choice not in offered:
+            raise EngineError(f"the call must be of tool {clip(request.tool_choice)}; offered are {sorted(offered)}")
+        offered = {request.tool_choice: offered[request.tool_choice]}
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": name}, "arguments": parameters},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for name, parameters in offered.items()
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
 def tool_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:

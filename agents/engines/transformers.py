@@ -12,8 +12,9 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +24,12 @@ from transformers.utils import logging as transformers_logging
 from agents.engines.chat import ChatTokenizer
 from agents.engines.sampling import draw, uniforms
 from agents.engines.slots import Slots
+from agents.engines.tools import enforced_schema
 from agents.types import Completion, EngineError, Finish, Request
 from envs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agents.engines.grammar import Grammars
 
 DETERMINISTIC_TILE = 8
 PREFILL_TOKENS = 8192
@@ -42,6 +47,8 @@ class _Row:
     prompt: list[int] = field(default_factory=list)
     limit: int = 0
     """Most tokens to sample."""
+    matcher: Any = None
+    """Follows the reply where it is held to a schema."""
     uniforms: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -158,6 +165,14 @@ class TransformersEngine:
             )
         row.limit = min(request.sampling.max_tokens, room)
         row.uniforms = uniforms(request.seed, row.limit)
+        schema = enforced_schema(request)
+        row.matcher = self._grammars.matcher(schema) if schema is not None else None
+
+    @cached_property
+    def _grammars(self) -> "Grammars":
+        from agents.engines.grammar import Grammars
+
+        return Grammars(self.chat.tokenizer, self.model.config.vocab_size, self.chat.end_ids)
 
     def _admit(self, waiting: list[_Row]) -> None:
         """Run the prompts of waiting rows, of like length together, and draw their first tokens."""
@@ -191,6 +206,10 @@ class TransformersEngine:
     def _draw(self, rows: list[_Row], logits: torch.Tensor) -> None:
         device = logits.device
         sampling = [row.request.sampling for row in rows]
+        if any(row.matcher for row in rows):
+            from agents.engines.grammar import masked
+
+            logits = masked(logits, [row.matcher for row in rows])
         top_p = None
         if any(s.top_p < 1 for s in sampling):
             top_p = torch.tensor([s.top_p for s in sampling], device=device)
@@ -203,6 +222,8 @@ class TransformersEngine:
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)
+            if row.matcher is not None:
+                row.matcher.consume_token(token)
 
     def _retire(self) -> None:
         """Answer the rows that are done and close the gaps they leave with the last rows."""
