@@ -12,6 +12,8 @@ from graphs import TOPOLOGIES
 MODELS = {
     "embedded": "the model that ships with Palaestra; arithmetic only, on the CPU",
     "hf:DIR": "a causal language model in Hugging Face format, with a chat template",
+    "vllm:DIR_OR_NAME": "the same or a name on the Hugging Face hub, served by vLLM on GPUs (or a CPU)",
+    "openai:NAME@URL": "a model behind any OpenAI-compatible endpoint",
     "replay:FILE": 'recorded replies: JSON lines {"task", "role", "replies"}',
 }
 

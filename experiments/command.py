@@ -98,7 +98,12 @@ def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
 @click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--model", default="embedded", show_default=True, help="embedded, hf:DIR or replay:FILE, for every role.")
+@click.option(
+    "--model",
+    default="embedded",
+    show_default=True,
+    help="For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE.",
+)
 @click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight.")
 @click.option(
     "--set",
@@ -107,7 +112,8 @@ def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     callback=_settings,
     metavar="KEY=VALUE",
     help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
-    "judge.temperature=0), the engine (engine.device=cuda) or the pool (pool.replicas=2). May be repeated.",
+    "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60) or the pool "
+    "(pool.replicas=2); of one role's alone (judge.pool.replicas=2). May be repeated.",
 )
 @click.option("--name", help="Name of the run; made from topology, env and time when left out.")
 @click.option(
