@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from agents.cast import Cast
+from agents.cluster import require_resources, start_ray
 from agents.engines import ModelSpec
-from agents.pool import LocalPool, Pool, RayPool, require_gpus, start_ray
+from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import Serving
 from agents.types import Completion, EngineError, Request, Sampling
 
@@ -68,7 +69,7 @@ async def open_company(
         backend: "ray" runs replicas as Ray actors, "local" runs engines in this process. Models that run elsewhere
             (endpoints) are always asked from this process; Ray is not started for them alone.
         serving: settings of engines and pools.
-        address: of a Ray cluster; see agents.pool.start_ray.
+        address: of a Ray cluster; see agents.cluster.start_ray.
 
     Raises:
         ConfigError: a role that nobody plays, a model that is not there (before anything is loaded).
@@ -81,7 +82,7 @@ async def open_company(
     pools: dict[ModelSpec, Pool] = {}
     try:
         if hosted:
-            require_gpus(hosted, may_grow=address is not None)
+            require_resources(hosted, may_grow=address is not None)
         for spec in specs:
             pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
         for opened in pools.values():

@@ -1,32 +1,52 @@
 """Pools: the replicas of one model behind one `complete`.
 
 `LocalPool` runs the engine in this process (notebooks, fast tests); `RayPool` runs replicas as Ray actors. Both bound
-what is in flight and answer each request exactly once. Ray is imported only by RayPool.
+what is in flight, route each request (agents.routing), answer it exactly once, also when a replica dies on the way, and
+publish new weights (agents.publishing).
 """
 
 import asyncio
-import itertools
-import logging
-import os
-import re
-import socket
-from collections import deque
-from collections.abc import Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
-from agents.engines import ModelSpec, make_engine
-from agents.replica import Answer, Replica
+from agents.engines import ModelSpec
+from agents.local import LocalReplica
+from agents.probe import Probe
+from agents.publishing import Door, Published, Publisher, ReplicaEnd, State
+from agents.remote import RemoteReplica, ReplicaDiedError
+from agents.routing import Router
 from agents.types import Completion, EngineError, Request
-from envs.errors import ConfigError
+from envs.errors import ConfigError, clip
 
-logger = logging.getLogger("palaestra.pool")
+
+@dataclass(frozen=True)
+class ReplicaHealth:
+    """How one replica is."""
+
+    number: int
+    state: State
+    alive: bool
+    """Ready, and it answered when it was asked just now."""
+    requests: int
+    """Outstanding."""
+    tokens: int
+    """Outstanding, by estimate: of prompts and of replies to come."""
+    restarts: int
+    """After deaths."""
+    last_error: str
+    pid: int | None = None
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Policy -> version of its weights; the model's own under the empty name."""
 
 
 class Pool(Protocol):
     """The replicas of one model."""
 
     async def complete(self, request: Request) -> Completion:
-        """Answer one request; waits while too much is in flight.
+        """Answer one request; waits while too much is in flight, and while weights are published.
 
         Raises:
             EngineError: the request cannot be answered.
@@ -42,214 +62,130 @@ class Pool(Protocol):
         """
         ...
 
-    async def close(self) -> None: ...
+    async def publish(
+        self, policy: str, version: str, source: Path, deadline_s: float | None = None, probe: Probe | None = None
+    ) -> Published:
+        """Put new weights on every replica and verify them there; on any failure all go back to those they had.
+
+        Args:
+            policy: empty for the model's own weights, else the name of an adapter.
+            version: never used before for this policy, not by a publish that failed either.
+            source: a directory in Hugging Face format, for an adapter in PEFT's, which every replica can read. It has
+                to stay as it is until the policy's next publish.
+            deadline_s: from the moment that earlier publishes are over; None takes the setting `pool.publish_s`.
+            probe: how the weights score; None measures it from the directory (agents.probe).
+
+        Raises:
+            PublishError: which replica failed, how, and what is served now.
+        """
+        ...
+
+    async def health(self, wait_s: float = 2.0) -> list[ReplicaHealth]:
+        """Ask every replica how it is; one that does not answer within `wait_s` is not alive."""
+        ...
+
+    async def close(self) -> None:
+        """Fail what is in flight, close the engines, stop the replicas. May be called again."""
+        ...
 
 
-class LocalPool:
+class _ReplicaPool:
+    """What both kinds have in common."""
+
+    def __init__(self, spec: ModelSpec, start: Callable[[dict[str, Published]], Sequence[ReplicaEnd]]):
+        self._spec = spec
+        self._published: dict[str, Published] = {}
+        self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
+        self._door = Door()
+        self._replicas = start(self._published)
+        self._router = Router(len(self._replicas))
+        self._publisher = Publisher(spec, self._replicas, self._published, self._door)
+        self._closed = False
+
+    async def complete(self, request: Request) -> Completion:
+        async with self._gate:
+            await self._door.enter()
+            try:
+                return await self._answer(request)
+            finally:
+                self._door.leave()
+
+    async def ready(self) -> None:
+        await asyncio.gather(*(replica.up() for replica in self._replicas))
+
+    async def publish(
+        self, policy: str, version: str, source: Path, deadline_s: float | None = None, probe: Probe | None = None
+    ) -> Published:
+        return await self._publisher.publish(policy, version, source, deadline_s, probe)
+
+    async def health(self, wait_s: float = 2.0) -> list[ReplicaHealth]:
+        return list(await asyncio.gather(*(self._health(replica, wait_s) for replica in self._replicas)))
+
+    async def close(self) -> None:
+        self._closed = True
+        await asyncio.gather(*(replica.close() for replica in self._replicas))
+        self._door.open()
+
+    async def _answer(self, request: Request) -> Completion:
+        if request.policy and request.policy not in self._published:
+            raise EngineError(f"policy {clip(request.policy)} was never published to {self._spec.name}")
+        deaths = 0
+        while True:
+            completion = None
+            route = self._router.choose(request, self._candidates())
+            try:
+                completion = await self._replicas[route.replica].ask(request)
+                return completion
+            except ReplicaDiedError as error:
+                # A request that kills whoever takes it must not go round for ever.
+                deaths += 1
+                if self._closed or deaths > self._spec.pool.restarts:
+                    raise EngineError(str(error)) from None
+            finally:
+                self._router.finish(route, request, completion)
+
+    def _candidates(self) -> list[int]:
+        """Replicas that may be asked: those that are ready; while there is none, those that are starting."""
+        states: tuple[State, ...] = ("ready", "starting")
+        for state in states if not self._closed else ():
+            if found := [replica.number for replica in self._replicas if replica.state == state]:
+                return found
+        if self._closed:
+            raise EngineError(f"the pool of {self._spec.name} is closed")
+        raise EngineError(self._replicas[-1].last_error)
+
+    async def _health(self, replica: ReplicaEnd, wait_s: float) -> ReplicaHealth:
+        status = None
+        if replica.state == "ready":
+            try:
+                status = await asyncio.wait_for(replica.status(), wait_s)
+            except (TimeoutError, EngineError, ConfigError) as error:
+                replica.last_error = str(error) or f"it did not answer within {wait_s:g} s"
+        return ReplicaHealth(
+            replica.number,
+            replica.state,
+            status is not None,
+            self._router.requests[replica.number],
+            round(self._router.tokens[replica.number]),
+            replica.restarts,
+            replica.last_error,
+            status.pid if status else None,
+            status.host if status else "",
+            status.versions if status else {},
+        )
+
+
+class LocalPool(_ReplicaPool):
     """One engine in this process."""
 
     def __init__(self, spec: ModelSpec):
-        self._engine = make_engine(spec)
-        self._lent = spec.is_lent
-        self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
-
-    async def complete(self, request: Request) -> Completion:
-        async with self._gate:
-            return await self._engine.complete(request)
-
-    async def ready(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        if not self._lent:
-            await self._engine.close()
+        super().__init__(spec, lambda published: [LocalReplica(spec, published)])
 
 
-class RayPool:
-    """Replicas as Ray actors; requests go to the one with the fewest outstanding."""
+class RayPool(_ReplicaPool):
+    """Replicas as Ray actors."""
 
     def __init__(self, spec: ModelSpec):
-        self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
-        self._replicas = [_RemoteReplica(spec) for _ in range(spec.pool.replicas)]
-
-    async def complete(self, request: Request) -> Completion:
-        async with self._gate:
-            replica = min(self._replicas, key=lambda r: (r.dead is not None, len(r.outstanding)))
-            return await replica.ask(request)
-
-    async def ready(self) -> None:
-        await asyncio.gather(*(replica.ready() for replica in self._replicas))
-
-    async def close(self) -> None:
-        await asyncio.gather(*(replica.close() for replica in self._replicas))
-
-
-class _RemoteReplica:
-    """Our end of one replica: what it has been asked, and the loops that send and collect."""
-
-    def __init__(self, spec: ModelSpec):
-        self._spec = spec
-        self._numbers = itertools.count()
-        self._outbox: deque[tuple[int, Request]] = deque()
-        self.outstanding: dict[int, tuple[Request, asyncio.Future[Completion]]] = {}
-        self.dead: EngineError | None = None
-        self._restarts = spec.pool.restarts
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._actor = self._start()
-        self._collecting = self._spawn(self._collect())
-
-    async def ask(self, request: Request) -> Completion:
-        if self.dead:
-            raise self.dead
-        number = next(self._numbers)
-        future = asyncio.get_running_loop().create_future()
-        self.outstanding[number] = (request, future)
-        self._outbox.append((number, request))
-        if len(self._outbox) == 1:
-            # Sent when this turn of the event loop is over: all that is asked in it goes in one call.
-            asyncio.get_running_loop().call_soon(self._flush)
-        return await future
-
-    async def ready(self) -> None:
-        from ray.exceptions import RayError
-
-        try:
-            await self._actor.load.remote()
-        except ConfigError as error:
-            raise ConfigError(str(getattr(error, "cause", error))) from None
-        except RayError as error:
-            raise EngineError(f"the replica of {self._spec.name} did not start: {_last_line(error)}") from None
-
-    async def close(self) -> None:
-        import ray
-
-        self._collecting.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        ray.kill(self._actor, no_restart=True)
-
-    def _start(self) -> Any:
-        import ray
-
-        actor = ray.remote(Replica).options(  # pyright: ignore[reportCallIssue]
-            num_cpus=0, num_gpus=self._spec.gpus, max_concurrency=10_000
+        super().__init__(
+            spec, lambda published: [RemoteReplica(spec, number, published) for number in range(spec.pool.replicas)]
         )
-        try:
-            return actor.remote(self._spec)
-        except TypeError as error:
-            raise ConfigError(
-                f"model {self._spec.name} cannot be sent to another process ({_last_line(error)}); "
-                "give a function that makes the engine, or play with backend local"
-            ) from None
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _flush(self) -> None:
-        batch, self._outbox = list(self._outbox), deque()
-        if batch:
-            self._actor.submit.remote(batch)
-
-    async def _collect(self) -> None:
-        from ray.exceptions import RayError
-
-        while True:
-            try:
-                answers = await self._actor.collect.remote()
-            except RayError as error:
-                if not self._revive(error):
-                    return
-            else:
-                self._resolve(answers)
-
-    def _resolve(self, answers: list[Answer]) -> None:
-        for number, answer in answers:
-            _, future = self.outstanding.pop(number)
-            if future.done():
-                continue
-            if isinstance(answer, EngineError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-    def _revive(self, error: Exception) -> bool:
-        """Start the replica again and ask anew what it had taken; False when it has died too often."""
-        cause = _last_line(error)
-        if self._restarts <= 0:
-            self.dead = EngineError(f"the replica of {self._spec.name} died: {cause}")
-            for _, future in self.outstanding.values():
-                if not future.done():
-                    future.set_exception(self.dead)
-            self.outstanding.clear()
-            return False
-        self._restarts -= 1
-        logger.warning("the replica of %s died (%s); starting it again", self._spec.name, cause)
-        self._actor = self._start()
-        self._outbox.clear()
-        self._actor.submit.remote([(number, request) for number, (request, _) in self.outstanding.items()])
-        return True
-
-
-def _require_reachable(address: str | None) -> None:
-    """Ray itself waits for minutes for a cluster that is not there."""
-    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
-    if address is None or address in ("local", "auto"):
-        return
-    try:
-        if found is None:
-            raise OSError("expected HOST:PORT, ray://HOST:PORT, auto or local")
-        socket.create_connection((found[1], int(found[2])), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address}: {error}; start one or leave --address out") from None
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
-
-
-def start_ray(address: str | None = None) -> bool:
-    """Connect to Ray, or start it on this machine; usage reports stay off unless RAY_USAGE_STATS_ENABLED is set.
-
-    Args:
-        address: of a cluster; None takes the one that RAY_ADDRESS names or that runs on this machine, else starts one.
-
-    Returns:
-        whether it was this call that started it: then `ray.shutdown()` is the caller's to do.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    _require_reachable(address)
-    if ray.is_initialized():
-        return False
-    try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ImportError, ValueError) as error:
-        if address is None:
-            raise
-        raise ConfigError(f"no Ray cluster answers at {address}: {_last_line(error)}") from None
-    return True
-
-
-def require_gpus(specs: Iterable[ModelSpec], may_grow: bool) -> None:
-    """Compare the GPUs that pools will ask for with what Ray has: it would wait for them for ever, and say nothing.
-
-    Raises:
-        ConfigError: there are too few; with `may_grow`, for a cluster that adds machines by itself, only a warning.
-    """
-    import ray
-
-    asked = sum(spec.pool.replicas * spec.gpus for spec in specs)
-    have = ray.cluster_resources().get("GPU", 0.0) if asked else 0.0
-    if asked <= have:
-        return
-    few = f"the pools ask for {asked:g} GPUs, Ray has {have:g}"
-    if not may_grow:
-        raise ConfigError(
-            f"{few}; set engine.device=cpu (vllm.device=cpu), fewer pool.replicas, or a fraction with pool.gpus=0.5"
-        )
-    logger.warning("%s; waiting for the cluster to grow", few)

@@ -1,16 +1,31 @@
-"""The replica: a Ray actor that hosts one engine.
+"""The replica: a Ray actor that hosts one engine, or the same without Ray in the pool's own process.
 
 One call brings as many requests as are ready, one call takes back as many completions as are done; the engine inside
 works on all of them at once.
 """
 
 import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from agents.engines import ModelSpec, make_engine
-from agents.types import Completion, Engine, EngineError, Request
+from agents.types import Completion, Engine, EngineError, Publishable, Request
 
 Answer = tuple[int, Completion | EngineError]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a replica says of itself."""
+
+    pid: int
+    host: str
+    versions: dict[str, str]
+    """Policy -> version of its weights; the engine's own under the empty name."""
 
 
 class Replica:
@@ -20,27 +35,37 @@ class Replica:
         self._spec = spec
         self._answers: list[Answer] = []
         self._answered = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._adapters: dict[str, str] = {}
 
     @cached_property
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
         # Not in the constructor: there Ray would take an error for a process that died, and lose its type.
         return make_engine(self._spec)
 
-    async def load(self) -> None:
+    async def load(self) -> Status:
         """Load the model.
 
         Raises:
             ConfigError: it cannot be used.
         """
-        self._engine  # noqa: B018
+        self.engine  # noqa: B018
+        return await self.status()
+
+    async def status(self) -> Status:
+        return Status(os.getpid(), socket.gethostname(), {"": self.engine.version, **self._adapters})
 
     async def submit(self, requests: list[tuple[int, Request]]) -> None:
         """Take in requests under the caller's numbers; their answers come from `collect`."""
         for number, request in requests:
-            task = asyncio.create_task(self._answer(number, request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._tasks[number] = asyncio.create_task(self._answer(number, request))
+            task.add_done_callback(lambda _, number=number: self._tasks.pop(number, None))
+
+    async def cancel(self, numbers: list[int]) -> None:
+        """Drop requests whose callers have gone; nothing is answered for them."""
+        for number in numbers:
+            if task := self._tasks.get(number):
+                task.cancel()
 
     async def collect(self) -> list[Answer]:
         """Wait until something is answered, then return all that is, each answer once."""
@@ -49,9 +74,39 @@ class Replica:
         answers, self._answers = self._answers, []
         return answers
 
+    async def publish(self, policy: str, version: str, source: str) -> None:
+        """Have the engine take over weights, and confirm their version; see agents.types.Publishable.
+
+        Raises:
+            EngineError: the engine cannot, or names another version afterwards.
+        """
+        engine = self._publishable()
+        await engine.publish(policy, version, Path(source))
+        if policy:
+            self._adapters[policy] = version
+        elif self.engine.version != version:
+            raise EngineError(f"the engine says it has version {self.engine.version} after publishing {version}")
+
+    async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+        """Log-probabilities of `ids[1:]`; see agents.types.Publishable."""
+        return await self._publishable().score(ids, policy)
+
+    async def close(self) -> None:
+        """Close the engine, if it was ever loaded."""
+        if "engine" in self.__dict__:
+            await self.engine.close()
+
+    def _publishable(self) -> Publishable:
+        if not isinstance(self.engine, Publishable):
+            raise EngineError(
+                f"the engine of {self._spec.name} can neither take over weights nor score token ids; "
+                "embedded, hf:DIR and vllm:DIR can"
+            )
+        return self.engine
+
     async def _answer(self, number: int, request: Request) -> None:
         try:
-            answer = await self._engine.complete(request)
+            answer = await self.engine.complete(request)
         except EngineError as error:
             answer = error
         except Exception as error:  # noqa: BLE001 - an engine's defect must reach the caller, not stop the replica

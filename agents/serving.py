@@ -4,6 +4,7 @@ All can be given for a run (`--set vllm.dtype=bfloat16`) and for one role alone 
 `--set judge.pool.replicas=2`). Plain data: nothing is loaded here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -74,15 +75,26 @@ class EndpointSettings:
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """For one attempt at one call."""
     retries: Annotated[int, Field(ge=0)] = 5
-    """Further attempts after 429, 5xx, time-outs, lost connections and damaged replies."""
+    """Further attempts after 408, 409, 425, 429, 5xx, time-outs, lost connections and damaged replies."""
     max_wait_s: Annotated[float, Field(ge=0)] = 60.0
     """Longest wait between two attempts; also bounds what a server may ask for in Retry-After."""
     key: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; never the key itself."""
+    served_as: str = ""
+    """The name in the server's replies, where it is neither the model's nor a dated form of it (aliases, deployments)."""
     token_ids: bool | None = None
-    """Whether to ask for token ids (vLLM's servers have them). None asks, and stops asking when the server refuses."""
+    """Whether to ask for token ids (vLLM's servers have them). None asks, and stops asking when the server gives none;
+    true fails then."""
 
     gpus = 0
+
+    def __post_init__(self) -> None:
+        # Capitals, as variables have them and keys have not: what is set here is stored with the run.
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key):
+            raise ConfigError(
+                "endpoint.key: expected the name of an environment variable in capitals, such as OPENAI_API_KEY, found "
+                "something else (not shown: it may be the key itself); put the key into the variable and name it here"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,11 @@ class PoolSettings:
     """GPUs a replica, fractions allowed; None takes what the engine needs (Ray hides them from actors without)."""
     publish_s: Annotated[float, Field(gt=0)] = 300.0
     """Deadline for a publish: draining, loading and verifying on every replica."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest gap, in nats, between a replica's log-probabilities of the probe and the source's that a publish accepts;
+    None takes agents.probe.TOLERANCES by what the engine computes in."""
+    resource: str | None = None
+    """A resource of the Ray cluster of which each replica takes one unit, to place replicas on certain machines."""
 
     def __post_init__(self) -> None:
         if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):

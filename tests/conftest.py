@@ -81,7 +81,7 @@ async def _play(topology: Topology, env: Env, task: Task, cast: Cast, options: d
 @pytest.fixture(scope="session")
 def ray_started() -> Iterator[None]:
     """One Ray for all tests of a process that need it."""
-    from agents.pool import start_ray
+    from agents.cluster import start_ray
 
     started = start_ray()
     yield
