@@ -81,7 +81,7 @@ class EndpointSettings:
     key: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; never the key itself."""
     served_as: str = ""
-    """The name in the server's replies, where it is neither the model's nor a dated form of it (aliases, deployments)."""
+    """The name in the server's replies, where it is neither the model's nor a dated form of it (an alias, say)."""
     token_ids: bool | None = None
     """Whether to ask for token ids (vLLM's servers have them). None asks, and stops asking when the server gives none;
     true fails then."""

@@ -96,6 +96,26 @@ class Completion:
     compute_s: float = field(default=0.0, compare=False)
 
 
+class HasTokens(Protocol):
+    """What a Completion and a Turn have in common for training."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]: ...
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def logprobs(self) -> tuple[float, ...]: ...
+
+
+def why_untrainable(turn: HasTokens) -> str | None:
+    """What a completion or a turn lacks to be trained, as a sentence; None when it lacks nothing."""
+    if not turn.prompt_ids or not turn.token_ids:
+        return "not trainable: this endpoint returns no token ids"
+    if len(turn.logprobs) != len(turn.token_ids):
+        return "not trainable: this endpoint returns no log-probabilities for its token ids"
+    return None
+
+
 class EngineError(RuntimeError):
     """The engine could not answer: the episode that asked fails, the run goes on."""
 

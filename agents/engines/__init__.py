@@ -97,8 +97,8 @@ def make_engine(spec: ModelSpec) -> Engine:
     if spec.kind == "openai":
         from agents.engines.endpoint import EndpointEngine
 
-        model, _, url = spec.target.rpartition("@")
-        return EndpointEngine(model, url, **settings)
+        model, at, url = spec.target.partition("@http")
+        return EndpointEngine(model, f"{at[1:]}{url}", **settings)
     try:
         if spec.kind == "vllm":
             from agents.engines.vllm import VllmEngine
@@ -114,14 +114,23 @@ def make_engine(spec: ModelSpec) -> Engine:
 
 
 def _endpoint(name: str, target: str) -> str:
-    model, at, url = target.rpartition("@")
-    parts = urlsplit(url)
-    if not at or not model or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"model {clip(name)}: expected openai:NAME@URL, such as openai:qwen@http://127.0.0.1:8000/v1")
-    if parts.username or parts.password:
+    # Of what cannot be read nothing is shown behind the @: it may hold a password.
+    model, at, url = target.partition("@http")
+    problem = ConfigError(
+        f"model {clip(name.partition('@')[0])}@…: expected openai:NAME@URL, such as openai:qwen@http://127.0.0.1:8000/v1"
+    )
+    try:
+        parts = urlsplit(f"{at[1:]}{url}")
+        parts.port  # noqa: B018 - raises when it is none
+    except ValueError:
+        raise problem from None
+    if not model or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise problem
+    if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
-            f"the URL of model openai:{model}@… holds a user name or a password, which would be stored with the run; "
-            "put the key into an environment variable (OPENAI_API_KEY, or name another with endpoint.key)"
+            f"the URL of model openai:{model}@… holds a user name, a password or a query, which would be stored with "
+            "the run; leave it out and put the key into an environment variable (OPENAI_API_KEY, or name another with "
+            "endpoint.key)"
         )
     return target
 
