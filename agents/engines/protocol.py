@@ -118,7 +118,8 @@ def write_request(model: str, request: Request, without: Set[str] = frozenset())
             logprobs).
     """
     # A message may hold halves of surrogate pairs, which are no UTF-8.
-    return json.dumps(_payload(model, request, without), ensure_ascii=False).encode("utf-8", "replace")
+    text = json.dumps(_payload(model, request, without), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def is_same_model(asked: str, served: str) -> bool:
