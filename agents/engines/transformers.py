@@ -7,10 +7,11 @@ Imports neither ray nor vLLM.
 """
 
 import asyncio
-import hashlib
+import itertools
 import queue
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from agents.engines.chat import ChatTokenizer
 from agents.engines.sampling import draw, uniforms
 from agents.engines.slots import Slots
 from agents.engines.tools import enforced_schema
+from agents.engines.weights import Weights, weights_version
 from agents.types import Completion, EngineError, Finish, Request
 from envs.errors import ConfigError
 
@@ -53,6 +55,19 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     started: float = 0.0
+
+
+@dataclass(eq=False)
+class _Job:
+    """Something to be done while no row is under way."""
+
+    do: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
+
+
+_Results = Sequence[tuple[_Row | _Job, Any]]
+"""What each is answered: a completion or a job's result, or an exception."""
 
 
 class TransformersEngine:
@@ -95,28 +110,48 @@ class TransformersEngine:
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
         self.model = model.to(device).eval()
         self.policy = policy or directory.resolve().name
-        self.version = weights_version(directory)
+        self.weights = Weights(self.model, weights_version(directory))
         self.context = int(config.max_position_embeddings)
         self.max_batch = max_batch
         self._slots = Slots(self.model, config.num_hidden_layers, max_batch, DETERMINISTIC_TILE if deterministic else 1)
         self._rows: list[_Row] = []
-        self._inbox: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._jobs: list[_Job] = []
+        self._inbox: queue.SimpleQueue[_Row | _Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name=f"engine {self.policy}", daemon=True)
         self._thread.start()
 
+    @property
+    def version(self) -> str:
+        """Of the engine's own weights."""
+        return self.weights.versions[""]
+
     async def complete(self, request: Request) -> Completion:
-        if self._closed:
-            raise EngineError("the engine is closed")
         loop = asyncio.get_running_loop()
-        row = _Row(request, loop.create_future(), loop, time.monotonic())
-        self._inbox.put(row)
-        return await row.future
+        return await self._put(_Row(request, loop.create_future(), loop, time.monotonic()))
+
+    async def publish(self, policy: str, version: str, source: Path) -> None:
+        """Take over weights, as soon as no request is under way; see agents.types.Publishable."""
+        await self._run(lambda: self.weights.publish(policy, version, source))
+
+    async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+        """Log-probabilities of `ids[1:]`, as soon as no request is under way; see agents.types.Publishable."""
+        return await self._run(lambda: self.weights.score(ids, policy))
 
     async def close(self) -> None:
         self._closed = True
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    async def _run(self, do: Callable[[], Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        return await self._put(_Job(do, loop.create_future(), loop))
+
+    async def _put(self, item: _Row | _Job) -> Any:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        self._inbox.put(item)
+        return await item.future
 
     # Everything below runs on the engine's thread.
 
@@ -127,24 +162,29 @@ class TransformersEngine:
             try:
                 if not self._receive(waiting):
                     break
-                if waiting and len(self._rows) < self.max_batch:
+                if self._jobs and not self._rows:
+                    self._work()
+                elif waiting and not self._jobs and len(self._rows) < self.max_batch:
                     self._admit(waiting)
                 if self._rows:
                     self._decode()
             except Exception as error:  # noqa: BLE001 - a forward pass that fails must not leave callers waiting
                 self._fail([*self._rows, *waiting], error)
                 waiting.clear()
-        self._fail([*self._rows, *waiting], EngineError("the engine was closed"))
+        self._fail([*self._rows, *waiting, *self._jobs], EngineError("the engine was closed"))
 
     def _receive(self, waiting: list[_Row]) -> bool:
         """Take in what has arrived; block when there is nothing else to do. False when the engine is to stop."""
         while True:
             try:
-                row = self._inbox.get(block=not (self._rows or waiting))
+                row = self._inbox.get(block=not (self._rows or waiting or self._jobs))
             except queue.Empty:
                 return True
             if row is None:
                 return False
+            if isinstance(row, _Job):
+                self._jobs.append(row)
+                continue
             try:
                 self._prepare(row)
             except Exception as error:  # noqa: BLE001 - one bad request must not stop the others
@@ -153,6 +193,15 @@ class TransformersEngine:
             waiting.append(row)
             if not self._rows and self._inbox.empty():
                 return True
+
+    def _work(self) -> None:
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            try:
+                result = job.do()
+            except Exception as error:  # noqa: BLE001 - its caller's to see
+                result = error
+            _answer([(job, result)])
 
     def _prepare(self, row: _Row) -> None:
         request = row.request
@@ -163,6 +212,8 @@ class TransformersEngine:
                 f"the prompt of {request.key} has {len(row.prompt)} tokens, the context of {self.policy} is "
                 f"{self.context}; play fewer rounds or take a model with a longer context"
             )
+        if request.policy not in self.weights.versions:
+            raise EngineError(f"policy {request.policy} was never published to {self.policy}")
         row.limit = min(request.sampling.max_tokens, room)
         row.uniforms = uniforms(request.seed, row.limit)
         schema = enforced_schema(request)
@@ -176,9 +227,7 @@ class TransformersEngine:
 
     def _admit(self, waiting: list[_Row]) -> None:
         """Run the prompts of waiting rows, of like length together, and draw their first tokens."""
-        waiting.sort(key=lambda row: row.arrived)
-        free = self.max_batch - len(self._rows)
-        admitted, waiting[:] = waiting[:free], waiting[free:]
+        admitted = self._chosen(waiting)
         admitted.sort(key=lambda row: len(row.prompt))
         while admitted:
             count = len(admitted)
@@ -195,6 +244,21 @@ class TransformersEngine:
                 waiting += admitted  # whoever handles it must find every row
                 raise
         self._retire()
+
+    def _chosen(self, waiting: list[_Row]) -> list[_Row]:
+        """Take the rows that go next out of `waiting`: the oldest, of one policy at a time."""
+        waiting.sort(key=lambda row: row.arrived)
+        policy = (self._rows or waiting)[0].request.policy
+        if not self._rows:
+            self.weights.activate(policy)
+            chosen = [row for row in waiting if row.request.policy == policy]
+        else:
+            # Whoever came after a row of another policy waits until that has had its turn.
+            chosen = list(itertools.takewhile(lambda row: row.request.policy == policy, waiting))
+        chosen = chosen[: self.max_batch - len(self._rows)]
+        taken = set(map(id, chosen))
+        waiting[:] = [row for row in waiting if id(row) not in taken]
+        return chosen
 
     def _decode(self) -> None:
         rows, device = self._rows, self.model.device
@@ -244,7 +308,7 @@ class TransformersEngine:
                 _answer(done)
 
     def _finished(self, row: _Row) -> Finish | None:
-        if row.tokens[-1] in self.chat.end_ids:
+        if row.tokens[-1] in self.chat.end_ids or row.future.cancelled():
             return "stop"
         stop = row.request.sampling.stop
         if stop:
@@ -262,8 +326,8 @@ class TransformersEngine:
             text=text,
             tool_calls=tool_calls,
             finish=finish,
-            policy=self.policy,
-            version=self.version,
+            policy=row.request.policy or self.policy,
+            version=self.weights.versions[row.request.policy],
             prompt_ids=tuple(row.prompt),
             token_ids=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
@@ -273,15 +337,15 @@ class TransformersEngine:
             compute_s=time.monotonic() - row.started,
         )
 
-    def _fail(self, rows: list[_Row], error: Exception) -> None:
+    def _fail(self, rows: Sequence[_Row | _Job], error: Exception) -> None:
         self._rows.clear()
         cause = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
         _answer([(row, cause) for row in rows])
 
 
-def _answer(results: list[tuple[_Row, Completion | Exception]]) -> None:
+def _answer(results: _Results) -> None:
     """Hand results to their callers: one wake-up of each event loop, however many rows are done."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Row, Completion | Exception]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Row | _Job, Any]]] = {}
     for row, result in results:
         by_loop.setdefault(row.loop, []).append((row, result))
     for loop, batch in by_loop.items():
@@ -289,7 +353,7 @@ def _answer(results: list[tuple[_Row, Completion | Exception]]) -> None:
             loop.call_soon_threadsafe(_resolve, batch)
 
 
-def _resolve(batch: list[tuple[_Row, Completion | Exception]]) -> None:
+def _resolve(batch: _Results) -> None:
     for row, result in batch:
         if row.future.done():
             continue
@@ -316,17 +380,3 @@ def _end_ids(directory: Path, config: Any) -> list[int]:
     except OSError:
         ids = config.eos_token_id
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def weights_version(directory: Path) -> str:
-    """Twelve hex digits of SHA-256 over the weight files: 64 evenly spread MiB of each, all of a file up to that."""
-    block, blocks = 1 << 20, 64
-    digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            for i in range(blocks):
-                file.seek(i * block if size <= block * blocks else i * (size - block) // (blocks - 1))
-                digest.update(file.read(block))
-    return digest.hexdigest()[:12]
