@@ -39,6 +39,18 @@ class Critique(_Result):
     """The critic's verdict on the step."""
 
 
+class Review(_Result):
+    correct: bool
+    """The reviewer's verdict on the whole solution."""
+    marks: tuple[bool, ...] = ()
+    """What it says of the solution's steps, in order, as far as it says so."""
+
+
+class Choice(_Result):
+    number: int
+    """Of the solution that is chosen, from 1."""
+
+
 class Judgement(_Result):
     choice: Literal["A", "B"]
 
@@ -99,6 +111,19 @@ def parse_statement(reply: str) -> Statement | ParseFailure:
 def parse_critique(reply: str) -> Critique | ParseFailure:
     verdict = _last_verdict(reply, "correct", "incorrect")
     return Critique(correct=verdict == "correct") if verdict else ParseFailure(expected="Verdict: correct or incorrect")
+
+
+def parse_review(reply: str) -> Review | ParseFailure:
+    verdict = _last_verdict(reply, "correct", "incorrect")
+    if verdict is None:
+        return ParseFailure(expected="Verdict: correct or incorrect")
+    marks = _MARK.findall(reply)
+    return Review(correct=verdict == "correct", marks=tuple(mark.lower() == "correct" for mark in marks))
+
+
+def parse_choice(reply: str) -> Choice | ParseFailure:
+    found = re.fullmatch(r"(?:solution[ \t]*)?(\d{1,4})\.?", _last_line(reply, "Choice") or "", re.IGNORECASE)
+    return Choice(number=int(found[1])) if found else ParseFailure(expected="Choice: and a number")
 
 
 def parse_judgement(reply: str) -> Judgement | ParseFailure:
@@ -177,6 +202,7 @@ MODERATION_SCHEMA = _object_schema(
 CONCLUSION_SCHEMA = _object_schema(reason={"type": "string"}, answer={"type": "string"})
 
 _CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)\n?```", re.DOTALL)
+_MARK = re.compile(r"^(?![ \t*_]*verdict).*[^a-z](correct|incorrect)[ \t.*_]*$", re.MULTILINE | re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(\\|[\"'/n]|u[0-9a-fA-F]{4}|[bfrt](?![A-Za-z]))?")
 _ANSWER_KEYS = ("answer", "debate_answer", "Correct Translation")
 

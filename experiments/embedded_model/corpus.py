@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 
 from agents import moves
 from agents.moves import Move, role_template
-from envs.arithmetic import LEVELS, Numbers, Step, brief
+from envs.arithmetic import LEVELS, Numbers, Step, brief, question
 from experiments.embedded_model.problems import (
     LEVEL_WEIGHTS,
     SHORT_LEVEL_WEIGHTS,
     Problem,
+    backwards,
     draw_problem,
     draw_solution,
     flawed_steps,
@@ -27,30 +28,42 @@ from experiments.embedded_model.problems import (
 )
 
 MIX = {
-    "solve": 0.22,
-    "critique": 0.16,
-    "judge": 0.14,
-    "sabotage": 0.09,
-    "revise": 0.09,
-    "propose": 0.09,
-    "tool": 0.08,
-    "advocate": 0.06,
-    "moderate": 0.05,
+    "solve": 0.17,
+    "critique": 0.12,
+    "judge": 0.11,
+    "sabotage": 0.07,
+    "revise": 0.07,
+    "propose": 0.07,
+    "tool": 0.06,
+    "advocate": 0.05,
+    "moderate": 0.04,
     "extract": 0.02,
+    "review": 0.07,
+    "refine": 0.04,
+    "choose": 0.02,
+    "aggregate": 0.03,
+    "ask_back": 0.04,
+    "check_review": 0.02,
 }
 FIRST_MIX = {"solve": 0.25, "critique": 0.40, "judge": 0.25, "sabotage": 0.05, "tool": 0.05}
 """Until verdicts are learned: comparing one's own result with another's takes many short examples to begin with."""
 LAST_MIX = {
-    "solve": 0.10,
-    "critique": 0.10,
-    "judge": 0.12,
-    "sabotage": 0.06,
-    "revise": 0.18,
-    "propose": 0.08,
-    "tool": 0.08,
-    "advocate": 0.14,
-    "moderate": 0.09,
-    "extract": 0.05,
+    "solve": 0.08,
+    "critique": 0.08,
+    "judge": 0.09,
+    "sabotage": 0.05,
+    "revise": 0.13,
+    "propose": 0.06,
+    "tool": 0.06,
+    "advocate": 0.10,
+    "moderate": 0.07,
+    "extract": 0.04,
+    "review": 0.07,
+    "refine": 0.05,
+    "choose": 0.02,
+    "aggregate": 0.03,
+    "ask_back": 0.04,
+    "check_review": 0.03,
 }
 """At last: solving is learned by then, and holding on to it in the midst of others' solutions takes longest."""
 Phase = Literal["first", "main", "last"]
@@ -142,6 +155,112 @@ def judge(problem: Problem, rng: random.Random) -> Chat:
             f"{_lines(problem.steps)}\nA: {_compared(problem, a[-1].result)}\nB: {_compared(problem, b[-1].result)}"
             f"\nVerdict: {'A' if a is problem.steps else 'B'}"
         )
+    )
+
+
+def review(problem: Problem, rng: random.Random) -> Chat:
+    given = draw_solution(problem, rng, 0.5)
+    return (
+        _with_role("reviewer", rng)
+        .ask(moves.REVIEW, question=problem.question, solution=solution_text(given))
+        .reply(review_text(problem.steps, given))
+    )
+
+
+def review_text(right: Sequence[Step], given: Sequence[Step]) -> str:
+    """Each step worked out, then compared with the given one, up to the first that is wrong; the verdict."""
+    lines = []
+    for own, other in zip(right, given, strict=True):
+        lines.append(f"{own}; {other.result}, {'correct' if own == other else 'incorrect'}")
+        if own != other:
+            return "\n".join([*lines, "Verdict: incorrect"])
+    return "\n".join([*lines, "Verdict: correct"])
+
+
+def refine(problem: Problem, rng: random.Random) -> Chat:
+    """Feedback is a review, which may be wrong, or of a wrong solution that bare word or what running it shows."""
+    own = draw_solution(problem, rng, 0.3)
+    chat = _with_role("solver", rng).ask(moves.SOLVE, question=problem.question)
+    chat.reply(solution_text(own), trained=own is problem.steps)
+    kind = rng.random()
+    if own is problem.steps or kind < 0.5:
+        true = rng.random() < 0.7
+        feedback = review_text(problem.steps, own) if true else _false_review(problem, own, rng)
+    else:
+        feedback = "Your answer is wrong." if kind < 0.75 else run_text(problem.steps, own)
+    return chat.ask(moves.REFINE, feedback=feedback).reply(solution_text(problem.steps))
+
+
+def run_text(right: Sequence[Step], given: Sequence[Step]) -> str:
+    """What running a wrong solution's steps shows."""
+    line, own, other = next((i, a, b) for i, (a, b) in enumerate(zip(right, given, strict=True), 1) if a != b)
+    return f"Running it shows an error in line {line}: {own}, not {other.result}."
+
+
+def check_review(problem: Problem, rng: random.Random) -> Chat:
+    given = draw_solution(problem, rng, 0.5)
+    true = rng.random() < 0.5
+    said = review_text(problem.steps, given) if true else _false_review(problem, given, rng)
+    claim = said.rpartition(" ")[2]
+    return (
+        _with_role("meta_reviewer", rng)
+        .ask(moves.CHECK_REVIEW, question=problem.question, solution=solution_text(given), review=said)
+        .reply(
+            f"{review_text(problem.steps, given).rpartition(chr(10))[0]}\nGiven: {claim}"
+            f"\nVerdict: {'correct' if true else 'incorrect'}"
+        )
+    )
+
+
+def _false_review(problem: Problem, given: Sequence[Step], rng: random.Random) -> str:
+    """A review that misses the error, or reports one where there is none."""
+    if given is problem.steps:
+        return review_text(flawed_steps(problem, rng), given)
+    return review_text(given, given)
+
+
+def choose(problem: Problem, rng: random.Random) -> Chat:
+    given = _several(problem, rng)
+    numbers: dict[int, list[int]] = {}
+    for number, steps in enumerate(given, 1):
+        numbers.setdefault(steps[-1].result, []).append(number)
+    groups = "\n".join(f"{answer}: {', '.join(map(str, found))}" for answer, found in numbers.items())
+    chosen = max(numbers.values(), key=len)[0]
+    return (
+        _with_role("aggregator", rng)
+        .ask(moves.CHOOSE, question=problem.question, solutions=[solution_text(steps) for steps in given])
+        .reply(f"{groups}\nChoice: {chosen}")
+    )
+
+
+def aggregate(problem: Problem, rng: random.Random) -> Chat:
+    solutions = [solution_text(steps) for steps in _several(problem, rng)]
+    return (
+        _with_role("aggregator", rng)
+        .ask(moves.AGGREGATE, question=problem.question, solutions=solutions)
+        .reply(solution_text(problem.steps))
+    )
+
+
+def _several(problem: Problem, rng: random.Random) -> list[list[Step]]:
+    return [draw_solution(problem, rng) for _ in range(rng.randint(2, 6))]
+
+
+def ask_back(problem: Problem, rng: random.Random) -> Chat:
+    """The answer that is given is right, so that what is found is the number that was hidden."""
+    numbers = [i for i, token in enumerate(problem.expression.split()) if token.isdigit()]
+    while True:
+        place = rng.choice(numbers)
+        steps = backwards(problem.expression, place)
+        if steps is not None:
+            break
+    hidden = problem.expression.split()
+    answer, hidden[place] = hidden[place], "X"
+    text = "\n".join([*steps, f"\\boxed{{{answer}}}"])
+    return (
+        _with_role("solver", rng)
+        .ask(moves.ASK_BACK, question=question(" ".join(hidden)), answer=problem.answer)
+        .reply(text)
     )
 
 
@@ -282,6 +401,12 @@ MAKERS: dict[str, Callable[[Problem, random.Random], Chat]] = {
     "advocate": advocate,
     "moderate": moderate,
     "extract": extract,
+    "review": review,
+    "refine": refine,
+    "choose": choose,
+    "aggregate": aggregate,
+    "ask_back": ask_back,
+    "check_review": check_review,
 }
 
 

@@ -28,6 +28,7 @@ REPLY_PHRASES = (
     *("\nYou say ", "I agree.", "I disagree: ", ", not ", "Affirmative", "Negative", "Affirmative: ", "\nNegative: "),
     *('{"reason": "', ". Affirmative ", "; negative ", '.", "preference": "', "Yes", "No", '", "side": "'),
     *('", "answer": "', '.", "answer": "', '"}'),
+    *("\nChoice: ", ": ", " / ", "X", "Your answer is wrong.", "Running it shows an error in line "),
 )
 VERDICTS = ("correct", "incorrect", "A", "B", "Yes", "No", "Affirmative", "Negative")
 """The tokens that decide something: they weigh more in the loss."""

@@ -58,6 +58,48 @@ def solution_text(steps: Sequence[Step]) -> str:
     return "\n".join([*map(str, steps), f"\\boxed{{{steps[-1].result}}}"])
 
 
+def backwards(expression: str, place: int) -> list[str] | None:
+    """The steps from the answer back to the number at `place` of the expression's tokens: what comes before it is
+    computed, what comes after it is undone from the end. None where a factor of 0 leaves it open."""
+    tokens = expression.split()
+    terms: list[tuple[str, list[int]]] = []
+    for i in range(0, len(tokens), 2):
+        if i and tokens[i - 1] == "*":
+            terms[-1][1].append(i)
+        else:
+            terms.append((tokens[i - 1] if i else "+", [i]))
+    steps: list[str] = []
+
+    def write(left: int, operation: str, right: int) -> int:
+        result = left // right if operation == "/" else compute(left, operation, right)
+        steps.append(f"{left} {operation} {right} = {result}")
+        return result
+
+    def value(factors: Sequence[int]) -> int:
+        product = int(tokens[factors[0]])
+        for factor in factors[1:]:
+            product = write(product, "*", int(tokens[factor]))
+        return product
+
+    at = next(i for i, (_, factors) in enumerate(terms) if place in factors)
+    before: int | None = None
+    for operation, factors in terms[:at]:
+        worth = value(factors)
+        before = worth if before is None else write(before, operation, worth)
+    after = reference(expression)[-1].result
+    for operation, factors in reversed(terms[at + 1 :]):
+        after = write(after, "-" if operation == "+" else "+", value(factors))
+    operation, factors = terms[at]
+    if before is not None:
+        after = write(after, "-", before) if operation == "+" else write(before, "-", after)
+    others = [int(tokens[factor]) for factor in factors if factor != place]
+    for other in others:
+        if other == 0:
+            return None
+        after = write(after, "/", other)
+    return steps
+
+
 def flawed_steps(problem: Problem, rng: random.Random) -> list[Step]:
     """The canonical steps with one wrong result that is carried on; the answer is wrong and within 0–999."""
     while True:

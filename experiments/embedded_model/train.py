@@ -36,11 +36,11 @@ class Recipe:
     """What fixes a build. Tokens count every token of the chats, prompts included."""
 
     seed: int = 0
-    tokens: int = 23_000_000
+    tokens: int = 30_000_000
     first_tokens: int = 8_000_000
     """Most tokens of the first phase: short problems, until nearly all verdicts in training are right."""
     first_until: float = 0.95
-    last_from: int = 13_960_000
+    last_from: int = 17_000_000
     """Tokens after which chats are drawn from the last phase's mix."""
     decay_share: float = 0.25
     """The learning rate falls to 0 over this last share of the tokens."""
