@@ -8,12 +8,15 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from envs.errors import ConfigError, bind_settings, clip
+from graphs.table import Stage, Table
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 Builder = Callable[..., Graph]
@@ -42,6 +45,16 @@ def topology(
         return function
 
     return mark
+
+
+def chain(*nodes: Callable[..., Any], state: type[Table] = Table) -> Graph:
+    """A graph whose nodes run one after another, under their functions' names."""
+    graph = StateGraph(state, context_schema=Stage)
+    for node in nodes:
+        graph.add_node(node.__name__, node)
+    for before, after in pairwise([START, *(node.__name__ for node in nodes), END]):
+        graph.add_edge(before, after)
+    return graph.compile()
 
 
 def build(function: Builder, settings: Mapping[str, Any] | None = None, name: str = "") -> Topology:

@@ -19,7 +19,7 @@ from agents.results import Critique, Judgement, Moderation, Proposal, Sabotage, 
 from agents.types import Completion, Message, Request, Sampling, seed_of
 from envs.arithmetic import LEVELS, Numbers, brief, check_step, numbers_of, parse_expression, parse_step, reference
 from envs.errors import ConfigError
-from experiments.embedded_model.corpus import Chat, statement
+from experiments.embedded_model.corpus import MAKERS, Chat, statement
 from experiments.embedded_model.problems import (
     Problem,
     draw_solution,
@@ -29,6 +29,12 @@ from experiments.embedded_model.problems import (
     wrong_step,
 )
 
+_READ = {"review": moves.REVIEW, "check_review": moves.CHECK_REVIEW, "choose": moves.CHOOSE}
+_WHOLE: dict[str, tuple[Callable[[Problem, random.Random], Chat], Callable[[str], Any]]] = {
+    name: (maker, lambda said, move=_READ.get(name, moves.AGGREGATE): _outcome(move.parse(said)))
+    for name, maker in MAKERS.items()
+    if name in ("review", "refine", "choose", "aggregate", "ask_back", "check_review")
+}
 CELLS: list[tuple[int, Numbers]] = [(level, numbers) for numbers in get_args(Numbers) for level in LEVELS]
 Figures = dict[str, Any]
 
@@ -72,7 +78,17 @@ async def evaluate(directory: Path, scale: float = 1.0, seed: int = 1) -> Figure
     """
     engine = TransformersEngine(directory)
     examiner = Examiner(engine, seed)
-    parts: list[Callable[[Examiner, float], Any]] = [solver, critic, judge, sneaky, proposer, tool, reviser, debate]
+    parts: list[Callable[[Examiner, float], Any]] = [
+        solver,
+        critic,
+        judge,
+        sneaky,
+        proposer,
+        tool,
+        reviser,
+        debate,
+        whole,
+    ]
     figures: Figures = {"version": engine.version, "seed": seed, "scale": scale}
     for part in parts:
         figures[part.__name__] = await part(examiner, scale)
@@ -272,6 +288,35 @@ async def debate(examiner: Examiner, scale: float) -> Figures:
         ),
         "extractive_judge": await _solved(examiner, conclusions, problems, moves.CONCLUDE),
     }
+
+
+async def whole(examiner: Examiner, scale: float) -> Figures:
+    """The moves over whole solutions: verdicts on right and wrong ones, what comes of feedback, of several solutions,
+    of a question asked back, and of a check of true and false reviews."""
+    asked: dict[str, tuple[list[Chat], list[Any]]] = {name: ([], []) for name in _WHOLE}
+    for level, numbers in CELLS:
+        rng = examiner.rng("whole", level, numbers)
+        for problem in _problems(rng, level, numbers, round(25 * scale)):
+            for name, (maker, expected) in _WHOLE.items():
+                chat = maker(problem, rng)
+                said = chat.messages.pop()[1]
+                chat.trained.pop()
+                asked[name][0].append(chat)
+                asked[name][1].append(expected(said))
+    figures: Figures = {}
+    for name, (chats, wanted) in asked.items():
+        got = [_outcome(reply) for reply in await examiner.ask(chats, _READ.get(name, moves.AGGREGATE))]
+        figures[name] = mean(a == b for a, b in zip(got, wanted, strict=True))
+        for value in sorted({w for w in wanted if isinstance(w, bool)}):
+            figures[f"{name}_{str(value).lower()}"] = mean(
+                a == b for a, b in zip(got, wanted, strict=True) if b is value
+            )
+    return figures
+
+
+def _outcome(result: Any) -> Any:
+    """What a reply came to: its verdict, its choice or its answer."""
+    return next((getattr(result, key) for key in ("correct", "number", "answer") if hasattr(result, key)), None)
 
 
 async def _solved(examiner: Examiner, chats: Sequence[Chat], problems: Sequence[Problem], move: Move) -> float:

@@ -1,0 +1,168 @@
+"""Actor and critic: a solution, feedback on it, a solution mended by it; again until there is nothing to mend.
+
+One loop, several sources of feedback:
+
+- `self_refine`: the solver reviews its own solution, in a conversation of its own. Madaan et al., arXiv:2303.17651.
+- `actor_critic`: a reviewer marks each step and gives a verdict; `lanes` solutions are refined side by side and their
+  last answers vote. MathCritique, arXiv:2411.16579.
+- `self_debug`: the env runs the solution and says what it finds. Chen et al., arXiv:2304.05128. An env that cannot run
+  solutions is refused.
+- `friction`: feedback from the known answer, which never shows it; up to ten rounds. Feedback Friction,
+  arXiv:2506.11930, its binary form: what stays wrong resisted the feedback.
+
+A review that cannot be read asks for nothing to be mended.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import Field
+
+from agents.moves import REFINE, REVIEW
+from agents.results import Review
+from agents.types import EngineError
+from envs.types import Checks
+from graphs.solo import SOLVER
+from graphs.table import Ask, Stage, Table, count_votes, solve, speak
+from graphs.topology import Graph, topology
+from graphs.turns import Turn
+from graphs.votes import REVIEWER, review_of
+
+Rounds = Annotated[int, Field(ge=0)]
+Feedback = Callable[[Table, Runtime[Stage], Sequence[Turn]], Awaitable[tuple[list[str | None], list[Turn]]]]
+"""For each solution what is to be mended, None when nothing is; and the turns that it took, one a solution or none."""
+
+
+def lane_roles(role: str, lanes: int) -> list[str]:
+    """`role`, or `role_1`, `role_2`, … where several play side by side."""
+    return [role] if lanes == 1 else [f"{role}_{i}" for i in range(1, lanes + 1)]
+
+
+def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
+    """The loop.
+
+    Args:
+        feedback: asked of all lanes that are not done, at once.
+        rounds: most refinements of a lane.
+        lanes: solutions that are refined side by side.
+    """
+    roles = lane_roles(SOLVER, lanes)
+
+    async def answer(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        return await solve(state, runtime, roles)
+
+    async def refine(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        # A lane is open as long as its solution is of the latest round.
+        solutions = [turn for turn in state.latest(roles) if turn.round == state.round]
+        texts, said = await feedback(state, runtime, solutions)
+        reviews = said or [None] * len(texts)
+        asks = [
+            Ask(solution.role, REFINE, {"feedback": text}, reads=[review] if review else [], follows=solution)
+            for solution, text, review in zip(solutions, texts, reviews, strict=True)
+            if text is not None
+        ]
+        state = state.with_turns(said)
+        mended = await speak(state, runtime, asks, state.round + 1)
+        return {"turns": [*said, *mended], "round": state.round + bool(mended), "stop_reason": "" if mended else "clean"}
+
+    async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        reason = state.stop_reason or f"{rounds} rounds"
+        return {"answer": await count_votes(runtime, state.latest(roles)), "stop_reason": reason}
+
+    def goes_on(state: Table) -> str:
+        return "settle" if state.stop_reason or state.round > rounds else "refine"
+
+    graph = StateGraph(Table, context_schema=Stage)
+    for node in (answer, refine, settle):
+        graph.add_node(node.__name__, node)
+    graph.add_edge(START, "answer")
+    graph.add_conditional_edges("answer", goes_on, ["refine", "settle"])
+    graph.add_conditional_edges("refine", goes_on, ["refine", "settle"])
+    graph.add_edge("settle", END)
+    return graph.compile()
+
+
+@topology(roles=lambda rounds=2: (SOLVER,), calls=lambda rounds=2: 1 + 2 * rounds)
+def self_refine(rounds: Rounds = 2) -> Graph:
+    """
+    Args:
+        rounds: most refinements; each costs a review and a solution.
+    """
+
+    async def feedback(
+        state: Table, runtime: Runtime[Stage], solutions: Sequence[Turn]
+    ) -> tuple[list[str | None], list[Turn]]:
+        return await _reviewed(state, runtime, [_own_review(state, turn) for turn in solutions])
+
+    return refining(feedback, rounds)
+
+
+@topology(
+    roles=lambda lanes=2, rounds=1: (*lane_roles(SOLVER, lanes), *lane_roles(REVIEWER, lanes)),
+    calls=lambda lanes=2, rounds=1: lanes * (1 + 2 * rounds),
+)
+def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1) -> Graph:
+    """
+    Args:
+        lanes: solutions that are refined side by side.
+        rounds: most refinements of each; each costs a review and a solution.
+    """
+
+    async def feedback(
+        state: Table, runtime: Runtime[Stage], solutions: Sequence[Turn]
+    ) -> tuple[list[str | None], list[Turn]]:
+        asks = [review_of(state, turn, turn.role.replace(SOLVER, REVIEWER)) for turn in solutions]
+        return await _reviewed(state, runtime, asks)
+
+    return refining(feedback, rounds, lanes)
+
+
+@topology(roles=lambda rounds=3: (SOLVER,), calls=lambda rounds=3: 1 + rounds)
+def self_debug(rounds: Rounds = 3) -> Graph:
+    """
+    Args:
+        rounds: most refinements.
+    """
+
+    async def feedback(
+        state: Table, runtime: Runtime[Stage], solutions: Sequence[Turn]
+    ) -> tuple[list[str | None], list[Turn]]:
+        env = runtime.context.env
+        if not isinstance(env, Checks):
+            raise EngineError(f"env {env.name} cannot run solutions; self_debug needs one that has `check`")
+        return [await env.check(runtime.context.task, turn.reply) for turn in solutions], []
+
+    return refining(feedback, rounds)
+
+
+@topology(roles=lambda rounds=10: (SOLVER,), calls=lambda rounds=10: 1 + rounds)
+def friction(rounds: Rounds = 10) -> Graph:
+    """
+    Args:
+        rounds: most refinements.
+    """
+
+    async def feedback(
+        state: Table, runtime: Runtime[Stage], solutions: Sequence[Turn]
+    ) -> tuple[list[str | None], list[Turn]]:
+        stage = runtime.context
+        verdicts = [await stage.env.judge(stage.task, turn.answer) for turn in solutions]
+        return [None if v.status == "correct" else "Your answer is wrong." for v in verdicts], []
+
+    return refining(feedback, rounds)
+
+
+async def _reviewed(
+    state: Table, runtime: Runtime[Stage], asks: Sequence[Ask]
+) -> tuple[list[str | None], list[Turn]]:
+    turns = await speak(state, runtime, asks)
+    wrong = [isinstance(turn.result, Review) and not turn.result.correct for turn in turns]
+    return [turn.reply if found else None for turn, found in zip(turns, wrong, strict=True)], turns
+
+
+def _own_review(state: Table, solution: Turn) -> Ask:
+    return Ask(
+        solution.role, REVIEW, {"question": state.question, "solution": solution.reply}, reads=[solution]
+    )
