@@ -29,11 +29,13 @@ from experiments.embedded_model.problems import (
     wrong_step,
 )
 
-_READ = {"review": moves.REVIEW, "check_review": moves.CHECK_REVIEW, "choose": moves.CHOOSE}
-_WHOLE: dict[str, tuple[Callable[[Problem, random.Random], Chat], Callable[[str], Any]]] = {
-    name: (maker, lambda said, move=_READ.get(name, moves.AGGREGATE): _outcome(move.parse(said)))
-    for name, maker in MAKERS.items()
-    if name in ("review", "refine", "choose", "aggregate", "ask_back", "check_review")
+_WHOLE = {
+    "review": moves.REVIEW,
+    "check_review": moves.CHECK_REVIEW,
+    "choose": moves.CHOOSE,
+    "refine": moves.REFINE,
+    "aggregate": moves.AGGREGATE,
+    "ask_back": moves.ASK_BACK,
 }
 CELLS: list[tuple[int, Numbers]] = [(level, numbers) for numbers in get_args(Numbers) for level in LEVELS]
 Figures = dict[str, Any]
@@ -90,7 +92,7 @@ async def evaluate(directory: Path, scale: float = 1.0, seed: int = 1) -> Figure
         whole,
     ]
     figures: Figures = {"version": engine.version, "seed": seed, "scale": scale}
-    for part in parts:
+    for part in (*parts, whole):
         figures[part.__name__] = await part(examiner, scale)
     await engine.close()
     return figures
@@ -297,20 +299,18 @@ async def whole(examiner: Examiner, scale: float) -> Figures:
     for level, numbers in CELLS:
         rng = examiner.rng("whole", level, numbers)
         for problem in _problems(rng, level, numbers, round(25 * scale)):
-            for name, (maker, expected) in _WHOLE.items():
-                chat = maker(problem, rng)
-                said = chat.messages.pop()[1]
-                chat.trained.pop()
-                asked[name][0].append(chat)
-                asked[name][1].append(expected(said))
+            for name, (chats, wanted) in asked.items():
+                chat = MAKERS[name](problem, rng)
+                wanted.append(_outcome(_WHOLE[name].parse(chat.messages.pop()[1])))
+                chats.append(chat)
     figures: Figures = {}
     for name, (chats, wanted) in asked.items():
-        got = [_outcome(reply) for reply in await examiner.ask(chats, _READ.get(name, moves.AGGREGATE))]
-        figures[name] = mean(a == b for a, b in zip(got, wanted, strict=True))
-        for value in sorted({w for w in wanted if isinstance(w, bool)}):
-            figures[f"{name}_{str(value).lower()}"] = mean(
-                a == b for a, b in zip(got, wanted, strict=True) if b is value
-            )
+        got = [_outcome(result) for result in await examiner.ask(chats, _WHOLE[name])]
+        right = [(want, want == found) for want, found in zip(wanted, got, strict=True)]
+        figures[name] = mean(same for _, same in right)
+        if isinstance(wanted[0], bool):
+            for verdict, word in ((True, "correct"), (False, "incorrect")):
+                figures[f"{name}_{word}"] = mean(same for want, same in right if want is verdict)
     return figures
 
 
