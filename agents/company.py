@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
-from agents.cast import Cast
+from agents.cast import Cast, Seat
 from agents.cluster import require_resources, start_ray
 from agents.engines import ModelSpec
 from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import Serving
 from agents.types import Completion, EngineError, Request, Sampling
+from envs.errors import ConfigError
 
 Backend = Literal["ray", "local"]
 
@@ -20,7 +23,8 @@ class Company:
 
     def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], serving: Serving):
         self._cast, self._pools, self._serving = cast, pools, serving
-        self._pool_of: dict[str, Pool] = {}
+        self._filled: dict[str, tuple[Pool, str]] = {}
+        """Role -> who answers for it, and under which policy."""
 
     def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
         """How a role's replies are drawn.
@@ -44,13 +48,22 @@ class Company:
 
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
-        pool = self._pool_of.get(role)
-        if pool is None:
+        filled = self._filled.get(role)
+        if filled is None:
             spec = self._cast.models([role], self._serving)[role]
             if spec not in self._pools:
                 raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
-            pool = self._pool_of[role] = self._pools[spec]
+            adapter = self._cast.seat(role).adapter
+            filled = self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
+        pool, policy = filled
+        if policy and not request.policy:
+            request = replace(request, policy=policy)
         return await pool.complete(request)
+
+    @property
+    def pools(self) -> Mapping[ModelSpec, Pool]:
+        """The pool of each model, for whoever publishes to it or asks for its health."""
+        return self._pools
 
 
 @asynccontextmanager
@@ -76,7 +89,9 @@ async def open_company(
         EngineError: a replica could not load its model.
     """
     serving = serving or Serving()
-    specs = _distinct(cast, roles, serving)
+    seated = _seated(cast, roles, serving)
+    specs = {spec for _, spec in seated}
+    adapters = {(spec, _checked_adapter(seat.adapter, spec)) for seat, spec in seated if seat.adapter}
     hosted = [] if backend == "local" else [spec for spec in specs if not spec.is_remote]
     started_ray = start_ray(address) if hosted else False
     pools: dict[ModelSpec, Pool] = {}
@@ -87,6 +102,8 @@ async def open_company(
             pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
         for opened in pools.values():
             await opened.ready()
+        for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
+            await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
         yield Company(cast, pools, serving)
     finally:
         for opened in pools.values():
@@ -97,11 +114,35 @@ async def open_company(
             ray.shutdown()
 
 
-def _distinct(cast: Cast, roles: Iterable[str], serving: Serving) -> set[ModelSpec]:
+def adapter_policy(directory: str) -> str:
+    """The name that a seat's adapter is published under: its folder's, and what tells apart folders of one name."""
+    path = Path(directory).resolve()
+    return f"{path.name}-{sha256(str(path).encode()).hexdigest()[:6]}"
+
+
+def _version(adapter: str) -> str:
+    from agents.engines.weights import weights_version
+
+    return weights_version(Path(adapter))
+
+
+def _checked_adapter(directory: str, spec: ModelSpec) -> str:
+    if spec.kind in ("openai", "replay"):
+        raise ConfigError(
+            f"adapter {directory}: {spec.name} takes none; name an adapter that the server has as the model, or take "
+            "embedded, hf:DIR or vllm:DIR"
+        )
+    if not (Path(directory) / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"adapter {directory}: expected a folder in PEFT's format, found no adapter_config.json in it"
+        )
+    return str(Path(directory).resolve())
+
+
+def _seated(cast: Cast, roles: Iterable[str], serving: Serving) -> list[tuple[Seat, ModelSpec]]:
+    """The seats to be filled, each with its model; without roles, all of the cast."""
     known = list(roles)
-    if known:
-        return set(cast.models(known, serving).values())
-    specs = set(cast.models(cast.seats, serving).values())
-    if cast.default is not None:
-        specs |= set(Cast(cast.default).models(["*"], serving).values())
-    return specs
+    seated = [(cast.seat(role), spec) for role, spec in cast.models(known or cast.seats, serving).items()]
+    if not known and cast.default is not None:
+        seated.append((cast.default, Cast(cast.default).models(["*"], serving)["*"]))
+    return seated

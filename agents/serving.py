@@ -40,6 +40,7 @@ class VllmSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the CPU where the CPU build of vLLM is installed, else CUDA."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: the checkpoint's own."""
     context: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a prompt and its reply; None takes the model's own."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
@@ -50,8 +51,8 @@ class VllmSettings:
     """Memory for keys and values on the CPU, GiB."""
     max_batch: Annotated[int, Field(ge=1)] = 256
     prefix_caching: bool = True
-    max_adapters: Annotated[int, Field(ge=1)] = 4
-    """LoRA adapters in one batch."""
+    max_adapters: Annotated[int, Field(ge=0)] = 0
+    """Policies that can be published as LoRA adapters; room for them costs speed, so that there is none by default."""
     max_rank: Annotated[int, Field(ge=1)] = 16
     """Highest rank of a LoRA adapter."""
     eager: bool = False

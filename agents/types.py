@@ -120,11 +120,18 @@ class EngineError(RuntimeError):
     """The engine could not answer: the episode that asked fails, the run goes on."""
 
 
+class EngineDiedError(EngineError):
+    """The process that the engine runs its model in is gone: it answers nothing any more and has to be made anew."""
+
+
 class Engine(Protocol):
     """Turns requests into completions. One instance may be asked many things at once."""
 
-    policy: str
-    version: str
+    @property
+    def policy(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request.

@@ -8,18 +8,21 @@ gateway (experiments.gateway) ask through it.
 
 import asyncio
 import hashlib
+import heapq
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agents.moves import render_instructions
 from agents.results import Statement
-from agents.types import Message, Request, seed_of
+from agents.types import EngineError, Message, Request, seed_of
 from envs.types import final_answer
+from graphs.places import NOWHERE, Place, Places, is_visible, shared
 from graphs.table import Stage
-from graphs.turns import Turn, make_turn
+from graphs.turns import Turn, in_order, make_turn
 
 QUOTED = 12
 """Characters of a reply from which on finding it within a message counts as having read it."""
@@ -44,25 +47,30 @@ class Call:
     seed: int | None = None
     """A seed that the graph itself gives; it enters into the turn's."""
     place: str = ""
-    """Names the task of the graph that asks; the same when an interrupted task is run again."""
+    """LangGraph's namespace of the task that asks; the same when an interrupted task is run again."""
+    anew: bool = False
+    """Never answered from the record: the caller does not run again when an interrupted graph goes on."""
 
 
 class Recorder:
-    """The calls of one episode.
+    """The calls of one episode. For one event loop; only `places` is told from other threads.
 
-    A turn's seed derives from the role and the conversation, not from the order of arrival: parallel branches draw the
-    same replies whichever asks first. Its number (`role/n`) counts arrivals.
+    A turn's seed derives from the role, the conversation and the place in the graph, not from the order of arrival:
+    parallel branches draw the same replies whichever asks first. Its number (`role/n`) counts arrivals.
     """
 
     def __init__(self, stage: Stage):
         self.stage = stage
         self.loop = asyncio.get_running_loop()
+        self.places = Places()
+        self._closed = False
         self._numbers: Counter[str] = Counter()
-        self._asked: Counter[bytes] = Counter()
-        self._conversations: dict[bytes, Turn] = {}
+        self._asked: Counter[tuple[Place, bytes]] = Counter()
+        self._place_of: dict[str, Place] = {}
+        self._conversations: dict[bytes, list[Turn]] = {}
         self._by_id: dict[str, Turn] = {}
-        self._repeats: Counter[tuple[str, bytes]] = Counter()
-        self._earlier: dict[tuple[str, bytes, int], Turn] = {}
+        self._repeats: Counter[tuple[Place, bytes]] = Counter()
+        self._earlier: dict[tuple[Place, bytes, int], Turn] = {}
         self._resumed = False
 
     async def call(self, call: Call) -> Turn:
@@ -72,15 +80,18 @@ class Recorder:
             EngineError: the call cannot be answered.
             ConfigError: nobody is cast for the role.
         """
-        keys = _chain(call)
-        before = self._replayed(call.place, keys[-1])
-        if isinstance(before, Turn):
-            return before
-        follows, start = self._followed(call, keys)
-        reads = self._read(call, start, follows)
+        if self._closed:
+            raise EngineError(f"{call.role} was asked when its episode had ended")
+        call = self._instructed(call)
+        place, keys = self.places.of(call.place), _chain(call)
+        repeat = None if call.anew else (place, keys[-1], self._repeat(place, keys[-1]))
+        if self._resumed and repeat in self._earlier:
+            return self._earlier[repeat]
+        follows, start = self._followed(call, keys, place)
+        reads = self._read(call, start, place, follows)
         id = f"{call.role}/{self._numbers[call.role]}"
         self._numbers[call.role] += 1
-        request = self._request(call, id, keys[-1], follows, start)
+        request = self._request(call, id, place, keys[-1], follows, start)
         asked_s = self.stage.seconds()
         completion = await self.stage.company.complete(call.role, request)
         turn = make_turn(
@@ -97,11 +108,9 @@ class Recorder:
             asked_s=asked_s,
             answered_s=self.stage.seconds(),
         )
-        self.stage.ledger.append(turn)
-        self._conversations[_link(keys[-1], Message("assistant", turn.reply, turn.tool_calls))] = turn
-        self._by_id[message_id(turn)] = turn
-        self._by_id.update((made.id, turn) for made in turn.tool_calls)
-        self._earlier[before] = turn
+        self._keep(turn, place, keys[-1])
+        if repeat:
+            self._earlier[repeat] = turn
         return turn
 
     def resume(self) -> None:
@@ -110,46 +119,101 @@ class Recorder:
         self._repeats.clear()
         self._resumed = True
 
+    def close(self) -> None:
+        """The episode has ended: whoever still asks (a thread that nothing can stop) is refused."""
+        self._closed = True
+
     def turns(self) -> tuple[Turn, ...]:
-        """All turns, in an order that does not depend on arrival: by round, role and seed."""
-        return tuple(sorted(self.stage.ledger, key=lambda turn: (turn.round, turn.role, turn.seed)))
+        """All turns, in an order that does not depend on arrival: by their place in the graph, none before a turn that
+        it reads or follows."""
+        ledger = self.stage.ledger
+        if not self._place_of:
+            return in_order(ledger)
+        index = {turn.id: i for i, turn in enumerate(ledger)}
+        sources = [{s for s in (*turn.reads, turn.follows) if s in index} for turn in ledger]
+        readers: dict[str, list[int]] = {}
+        for i, named in enumerate(sources):
+            for source in named:
+                readers.setdefault(source, []).append(i)
+        ready = [self._rank(turn, i) for i, turn in enumerate(ledger) if not sources[i]]
+        heapq.heapify(ready)
+        ordered: list[Turn] = []
+        while ready:
+            turn = ledger[heapq.heappop(ready)[-1]]
+            ordered.append(turn)
+            for i in readers.get(turn.id, ()):
+                sources[i].discard(turn.id)
+                if not sources[i]:
+                    heapq.heappush(ready, self._rank(ledger[i], i))
+        return tuple(ordered)
 
-    def _replayed(self, place: str, key: bytes) -> "Turn | tuple[str, bytes, int]":
-        """The turn of this very call before the interruption, else the key to store it under."""
-        index = self._repeats[place, key]
+    def _rank(self, turn: Turn, index: int) -> tuple[Place, int, str, int, int]:
+        return self._place_of.get(turn.id, NOWHERE), turn.round, turn.role, turn.seed, index
+
+    def _instructed(self, call: Call) -> Call:
+        """With the instructions that the user set for the role in place of the graph's own."""
+        own = self.stage.company.instructions(call.role)
+        if own is None:
+            return call
+        text = render_instructions(call.role, own, {"question": self.stage.task.question})
+        opening = [Message("system", text)] if text else []
+        begin = next((i for i, message in enumerate(call.messages) if message.role != "system"), len(call.messages))
+        ids = (*(None for _ in opening), *call.ids[begin:])
+        return replace(call, messages=(*opening, *call.messages[begin:]), ids=ids)
+
+    def _repeat(self, place: Place, key: bytes) -> int:
+        """How often this very call was made before, since the graph last began or went on."""
         self._repeats[place, key] += 1
-        again = self._earlier.get((place, key, index)) if self._resumed else None
-        return again or (place, key, index)
+        return self._repeats[place, key] - 1
 
-    def _followed(self, call: Call, keys: Sequence[bytes]) -> tuple[Turn | None, int]:
+    def _keep(self, turn: Turn, place: Place, key: bytes) -> None:
+        self.stage.ledger.append(turn)
+        self._place_of[turn.id] = place
+        said = _link(key, Message("assistant", turn.reply, turn.tool_calls))
+        self._conversations.setdefault(said, []).append(turn)
+        self._by_id[message_id(turn)] = turn
+        self._by_id.update((made.id, turn) for made in turn.tool_calls)
+
+    def _followed(self, call: Call, keys: Sequence[bytes], place: Place) -> tuple[Turn | None, int]:
         """The role's own turn that the messages go on from, and where the new ones begin."""
         for end in range(len(call.messages) - 1, 0, -1):
-            turn = self._conversations.get(keys[end])
-            if turn is not None:
-                return turn, end
+            same = [turn for turn in self._conversations.get(keys[end], ()) if self._is_visible(turn, place)]
+            if same:
+                named = self._by_id.get(call.ids[end - 1] or "") if call.ids else None
+                # Parallel branches may have said the same: this one's own is the nearest.
+                nearest = min(same, key=lambda turn: (-shared(self._place_of[turn.id], place), self._rank(turn, 0)))
+                return (named if named in same else nearest), end
         return None, 0
 
-    def _read(self, call: Call, start: int, follows: Turn | None) -> list[Turn]:
+    def _read(self, call: Call, start: int, place: Place, follows: Turn | None) -> list[Turn]:
         """Other turns whose words the new messages hold, in the order they were taken."""
-        ids = {*call.ids[start:], *(message.tool_call_id for message in call.messages[start:])}
-        read = {turn.id for key in ids if key and (turn := self._by_id.get(key))}
-        new = [message.content for message in call.messages[start:]]
+        new = call.messages[start:]
+        named = [self._by_id.get(id or "") for id in call.ids[start:]] or [None] * len(new)
+        answered = (self._by_id.get(message.tool_call_id) for message in new)
+        read = {turn.id for turn in (*named, *answered) if turn}
+        # What comes with its id quotes nobody else.
+        quoting = [message.content for message, turn in zip(new, named, strict=True) if not turn]
         for turn in self.stage.ledger:
             words = turn.reply.strip()
-            if turn.id not in read and words and any(_holds(content, words) for content in new):
+            if turn.id in read or not words or words in self.stage.task.question:
+                continue
+            if self._is_visible(turn, place) and any(_holds(content, words) for content in quoting):
                 read.add(turn.id)
         own = follows.id if follows else None
         return [turn for turn in self.stage.ledger if turn.id in read and turn.id != own]
 
-    def _request(self, call: Call, id: str, key: bytes, follows: Turn | None, start: int) -> Request:
-        stage, repeat = self.stage, self._asked[key]
-        self._asked[key] += 1
+    def _is_visible(self, turn: Turn, place: Place) -> bool:
+        return is_visible(self._place_of.get(turn.id, NOWHERE), place)
+
+    def _request(self, call: Call, id: str, place: Place, key: bytes, follows: Turn | None, start: int) -> Request:
+        stage, repeat = self.stage, self._asked[place, key]
+        self._asked[place, key] += 1
         given = () if call.seed is None else (call.seed,)
         return Request(
             key=f"{stage.task.id}/{stage.sample}/{id}",
             messages=tuple(call.messages[start:]),
             sampling=stage.company.sampling(call.role, call.wishes),
-            seed=seed_of(stage.seed, stage.task.id, stage.sample, call.role, key.hex(), repeat, *given),
+            seed=seed_of(stage.seed, stage.task.id, stage.sample, call.role, place, key.hex(), repeat, *given),
             prefix=(*follows.prompt_ids, *follows.token_ids) if follows and follows.token_ids else (),
             history=tuple(call.messages[:start]),
             tools=call.tools,
@@ -172,8 +236,8 @@ def _chain(call: Call) -> list[bytes]:
 
 
 def _link(key: bytes, message: Message) -> bytes:
-    # Without the ids of tool calls: some frameworks give them new ones.
-    calls = [(call.name, _plain_json(call.arguments)) for call in message.tool_calls]
+    # Without the ids of tool calls, and in any order: some frameworks give new ids, or keep unreadable calls apart.
+    calls = sorted((call.name, _plain_json(call.arguments)) for call in message.tool_calls)
     return _digest(key.hex(), message.role, message.content, json.dumps(calls))
 
 

@@ -100,10 +100,10 @@ def make_engine(spec: ModelSpec) -> Engine:
         model, at, url = spec.target.partition("@http")
         return EndpointEngine(model, f"{at[1:]}{url}", **settings)
     try:
-        if spec.kind == "vllm":
+        if isinstance(spec.settings, VllmSettings):
             from agents.engines.vllm import VllmEngine
 
-            return VllmEngine(spec.target, **settings)
+            return VllmEngine(spec.target, spec.settings)
         from agents.engines.transformers import TransformersEngine
     except ModuleNotFoundError as error:
         extra = "vllm" if spec.kind == "vllm" else "embedded"

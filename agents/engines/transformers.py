@@ -106,7 +106,7 @@ class TransformersEngine:
         config = AutoConfig.from_pretrained(directory)
         _require_full_attention(config, directory)
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.chat = ChatTokenizer(tokenizer, str(directory), _end_ids(directory, config))
+        self.chat = ChatTokenizer(tokenizer, str(directory), end_ids(directory, config))
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
         self.model = model.to(device).eval()
         self.policy = policy or directory.resolve().name
@@ -373,7 +373,7 @@ def _require_full_attention(config: Any, directory: Path) -> None:
         )
 
 
-def _end_ids(directory: Path, config: Any) -> list[int]:
+def end_ids(directory: Path | str, config: Any) -> list[int]:
     """The ids that the model's own generation settings stop at."""
     try:
         ids = GenerationConfig.from_pretrained(directory).eos_token_id
