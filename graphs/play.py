@@ -51,6 +51,7 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         turns=in_order(stage.ledger),
         answer=answer,
         stop_reason=stop_reason,
+        notes=tuple(stage.notes),
         verdict=verdict,
         failure=failure,
         seconds=stage.seconds(),

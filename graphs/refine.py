@@ -16,7 +16,6 @@ A review that cannot be read asks for nothing to be mended.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -26,7 +25,7 @@ from agents.types import EngineError
 from envs.types import Checks
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
-from graphs.topology import Graph, topology
+from graphs.topology import Graph, loop, topology
 from graphs.turns import Turn
 from graphs.votes import REVIEWER, review_of
 
@@ -65,23 +64,17 @@ def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
         ]
         state = state.with_turns(said)
         mended = await speak(state, runtime, asks, state.round + 1)
-        return {"turns": [*said, *mended], "round": state.round + bool(mended), "stop_reason": "" if mended else "clean"}
+        return {
+            "turns": [*said, *mended],
+            "round": state.round + bool(mended),
+            "stop_reason": "" if mended else "clean",
+        }
 
     async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         reason = state.stop_reason or f"{rounds} rounds"
         return {"answer": await count_votes(runtime, state.latest(roles)), "stop_reason": reason}
 
-    def goes_on(state: Table) -> str:
-        return "settle" if state.stop_reason or state.round > rounds else "refine"
-
-    graph = StateGraph(Table, context_schema=Stage)
-    for node in (answer, refine, settle):
-        graph.add_node(node.__name__, node)
-    graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", goes_on, ["refine", "settle"])
-    graph.add_conditional_edges("refine", goes_on, ["refine", "settle"])
-    graph.add_edge("settle", END)
-    return graph.compile()
+    return loop(answer, refine, settle, lambda state: bool(state.stop_reason) or state.round > rounds)
 
 
 @topology(roles=lambda rounds=2: (SOLVER,), calls=lambda rounds=2: 1 + 2 * rounds)
@@ -154,15 +147,11 @@ def friction(rounds: Rounds = 10) -> Graph:
     return refining(feedback, rounds)
 
 
-async def _reviewed(
-    state: Table, runtime: Runtime[Stage], asks: Sequence[Ask]
-) -> tuple[list[str | None], list[Turn]]:
+async def _reviewed(state: Table, runtime: Runtime[Stage], asks: Sequence[Ask]) -> tuple[list[str | None], list[Turn]]:
     turns = await speak(state, runtime, asks)
     wrong = [isinstance(turn.result, Review) and not turn.result.correct for turn in turns]
     return [turn.reply if found else None for turn, found in zip(turns, wrong, strict=True)], turns
 
 
 def _own_review(state: Table, solution: Turn) -> Ask:
-    return Ask(
-        solution.role, REVIEW, {"question": state.question, "solution": solution.reply}, reads=[solution]
-    )
+    return Ask(solution.role, REVIEW, {"question": state.question, "solution": solution.reply}, reads=[solution])

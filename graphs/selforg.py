@@ -1,4 +1,4 @@
-"""SelfOrg: agents answer alone; who reads whom is decided by how near their replies lie to one another and to the whole.
+"""SelfOrg: agents answer alone; how near their replies lie to one another and to the whole decides who reads whom.
 
 "SelfOrg", specified from the paper and its released code, which differ: `variant` names which graph is built
 (graphs.contribution). Each round the agents are walked in the graph's order; the first refines its own solution, the
@@ -9,7 +9,6 @@ Departures: the agents are solvers without personas, whose moves are solve and r
 task's answer (the released code would, where its data held one). Rounds end at a consensus, tested after each.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -22,7 +21,6 @@ from graphs import contribution
 from graphs.contribution import Variant, Vectors
 from graphs.table import Ask, Stage, Table, solve, speak
 from graphs.topology import Graph, topology
-from graphs.turns import Turn
 
 
 @dataclass
@@ -110,6 +108,9 @@ def selforg(
         done = contribution.consensus(vectors) or state.round > rounds
         return {"stop_reason": "done" if done else ""}
 
+    def after_check(state: SelfOrgTable) -> str:
+        return "settle" if state.stop_reason else "organize"
+
     graph = StateGraph(SelfOrgTable, context_schema=Stage)
     for node in (answer, organize, update, check, settle):
         graph.add_node(node.__name__, node)
@@ -117,6 +118,6 @@ def selforg(
     graph.add_conditional_edges("answer", lambda _: "organize" if rounds else "settle", ["organize", "settle"])
     graph.add_edge("organize", "update")
     graph.add_conditional_edges("update", lambda state: "update" if state.order else "check", ["update", "check"])
-    graph.add_conditional_edges("check", lambda state: "settle" if state.stop_reason else "organize", ["organize", "settle"])
+    graph.add_conditional_edges("check", after_check, ["settle", "organize"])
     graph.add_edge("settle", END)
     return graph.compile()

@@ -1,14 +1,13 @@
 """Stepwise critique: a critic judges each step; from the first wrong one on the solver writes the solution anew.
 
-The step-level critic of SPC (arXiv:2504.19162) and MathCritique (arXiv:2411.16579) in use: what stands before the first
-step found wrong is kept to the letter, and the model goes on from there. `lanes` solutions are mended side by side and
-their last answers vote. A verdict that cannot be read lets a step stand; the step that holds the answer alone is no step
-to be judged.
+The step-level critic of SPC (arXiv:2504.19162) and MathCritique (arXiv:2411.16579) in use: what stands before the
+first step found wrong is kept to the letter, and the model goes on from there. `lanes` solutions are mended side by
+side and their last answers vote. A verdict that cannot be read lets a step stand; the step that holds the answer alone
+is no step to be judged.
 """
 
 from typing import Annotated, Any
 
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
@@ -18,16 +17,14 @@ from envs.types import final_answer, split_steps
 from graphs.refine import lane_roles
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
-from graphs.topology import Graph, topology
+from graphs.topology import Graph, loop, topology
 from graphs.turns import Turn
 
 CRITIC = "critic"
 
 
 @topology(roles=lambda lanes=1, rounds=2: (*lane_roles(SOLVER, lanes), *lane_roles(CRITIC, lanes)))
-def stepwise(
-    lanes: Annotated[int, Field(ge=1)] = 1, rounds: Annotated[int, Field(ge=0)] = 2
-) -> Graph:
+def stepwise(lanes: Annotated[int, Field(ge=1)] = 1, rounds: Annotated[int, Field(ge=0)] = 2) -> Graph:
     """
     Args:
         lanes: solutions that are mended side by side.
@@ -45,7 +42,7 @@ def stepwise(
         verdicts = await speak(state, runtime, asks)
         wrong = [_first_wrong(turn, verdicts) for turn in solutions]
         again = [
-            Ask(turn.role, SOLVE, {"question": state.question}, reads=[verdicts[at]]).opened("".join(kept))
+            Ask(turn.role, SOLVE, {"question": state.question}, reads=[verdicts[at]], opening="".join(kept))
             for turn, found in zip(solutions, wrong, strict=True)
             if found is not None
             for at, kept in [(found[0], steps[turn.id][: found[1]])]
@@ -58,22 +55,12 @@ def stepwise(
         reason = state.stop_reason or f"{rounds} rounds"
         return {"answer": await count_votes(runtime, state.latest(solvers)), "stop_reason": reason}
 
-    def goes_on(state: Table) -> str:
-        return "settle" if state.stop_reason or state.round > rounds else "mend"
-
-    graph = StateGraph(Table, context_schema=Stage)
-    for node in (answer, mend, settle):
-        graph.add_node(node.__name__, node)
-    graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", goes_on, ["mend", "settle"])
-    graph.add_conditional_edges("mend", goes_on, ["mend", "settle"])
-    graph.add_edge("settle", END)
-    return graph.compile()
+    return loop(answer, mend, settle, lambda state: bool(state.stop_reason) or state.round > rounds)
 
 
 def judged_steps(solution: Turn) -> list[str]:
     """The steps of a solution before the one that gives the answer."""
-    steps = split_steps(solution.text)
+    steps = split_steps(solution.reply)
     return [step for step in steps if not (final_answer(step) and step is steps[-1])]
 
 

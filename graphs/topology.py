@@ -57,6 +57,21 @@ def chain(*nodes: Callable[..., Any], state: type[Table] = Table) -> Graph:
     return graph.compile()
 
 
+def loop(
+    first: Callable[..., Any], again: Callable[..., Any], last: Callable[..., Any], done: Callable[[Any], bool]
+) -> Graph:
+    """A graph that runs `first`, then `again` until the table is `done`, then `last`."""
+    graph = StateGraph(Table, context_schema=Stage)
+    names = [node.__name__ for node in (first, again, last)]
+    for name, node in zip(names, (first, again, last), strict=True):
+        graph.add_node(name, node)
+    graph.add_edge(START, names[0])
+    for name in names[:2]:
+        graph.add_conditional_edges(name, lambda table: names[2] if done(table) else names[1], names[1:])
+    graph.add_edge(names[2], END)
+    return graph.compile()
+
+
 def build(function: Builder, settings: Mapping[str, Any] | None = None, name: str = "") -> Topology:
     """Build a topology from its function.
 

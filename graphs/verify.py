@@ -32,7 +32,9 @@ Count = Annotated[int, Field(ge=1)]
     roles=lambda pool=2, **_: (*lane_roles(SOLVER, pool), REVIEWER, META),
     calls=lambda pool=2, reviews=2, best=1, rounds=1: pool + (pool + rounds * best) * 2 * reviews + rounds * best,
 )
-def verify_refine(pool: Count = 2, reviews: Count = 2, best: Count = 1, rounds: Annotated[int, Field(ge=0)] = 1) -> Graph:
+def verify_refine(
+    pool: Count = 2, reviews: Count = 2, best: Count = 1, rounds: Annotated[int, Field(ge=0)] = 1
+) -> Graph:
     """
     Args:
         pool: solutions to begin with.
@@ -72,13 +74,18 @@ def verify_refine(pool: Count = 2, reviews: Count = 2, best: Count = 1, rounds: 
         found = max(score(state, turn) for turn in _solutions(state)) == 1
         return "settle" if found or state.round > rounds else "refine"
 
+    def after_refine(state: Table) -> str:
+        return "settle" if state.stop_reason else "verify"
+
     graph = StateGraph(Table, context_schema=Stage)
     for node in (generate, verify, refine, settle):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "generate")
     graph.add_edge("generate", "verify")
     graph.add_conditional_edges("verify", goes_on, ["refine", "settle"])
-    graph.add_conditional_edges("refine", lambda state: "settle" if state.stop_reason else "verify", ["verify", "settle"])
+    graph.add_conditional_edges(
+        "refine", lambda state: "settle" if state.stop_reason else "verify", ["verify", "settle"]
+    )
     graph.add_edge("settle", END)
     return graph.compile()
 

@@ -15,6 +15,7 @@ Solutions without a readable answer abstain in all of them; ties go to the answe
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from langgraph.runtime import Runtime
@@ -64,7 +65,7 @@ def certainty(samples: Samples = 6, power: Annotated[float, Field(ge=0)] = 0.5) 
     async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         turns, groups = await candidates(state, runtime)
         if any(not turn.certainty for turn in turns):
-            raise EngineError("self-certainty needs the whole vocabulary's probabilities, which this engine does not give")
+            raise EngineError("self-certainty needs probabilities over the whole vocabulary, which this engine has not")
         votes = aggregate.borda([sum(turn.certainty) / len(turn.certainty) for turn in turns], power)
         return settled(turns, aggregate.tally(groups, votes), f"certainty of {samples}")
 
@@ -126,9 +127,8 @@ def review_of(table: Table, solution: Turn, role: str = REVIEWER) -> Ask:
 def verdict_of(table: Table, review: Turn) -> Ask:
     """The same question, the reply given up to its verdict: what is drawn is one of the two."""
     opening = review.reply.rpartition("Verdict:")[0] if isinstance(review.result, Review) else f"{review.reply}\n"
-    solution = table.turn(review.reads[0])
-    ask = review_of(table, solution, review.role)
-    return ask.with_choices(f"{opening}Verdict: ", ("correct", "incorrect"))
+    ask = review_of(table, table.turn(review.reads[0]), review.role)
+    return replace(ask, opening=f"{opening}Verdict:", choices=(" correct", " incorrect"))
 
 
 @topology(
@@ -155,9 +155,7 @@ def collective(models: Samples = 2, samples: Samples = 3) -> Graph:
     return chain(sample, settle)
 
 
-@topology(
-    roles=lambda **_: (SOLVER,), calls=lambda samples=6, most=2, asks=3, alpha=0.5: samples + most * asks
-)
+@topology(roles=lambda **_: (SOLVER,), calls=lambda samples=6, most=2, asks=3, alpha=0.5: samples + most * asks)
 def fobar(
     samples: Samples = 6,
     most: Samples = 2,
