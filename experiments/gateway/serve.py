@@ -5,7 +5,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,20 @@ async def serve(
     idle_s: float,
     announce: Callable[[Gateway], None],
 ) -> signal.Signals:
-    """Serve until SIGINT or SIGTERM; what is open then is stored as failed.
+    """Serve until SIGINT or SIGTERM, and return which it was; see `serving`. `announce` is called once it is up."""
+    stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+    async with serving(plan, directory, at, token, idle_s) as gateway:
+        _on_signals(stopped)
+        announce(gateway)
+        await stopped
+    return stopped.result()
+
+
+@asynccontextmanager
+async def serving(
+    plan: Plan, directory: Path, at: socket.socket, token: str | None, idle_s: float
+) -> AsyncIterator[Gateway]:
+    """Serve until the block ends; what is open then is stored as failed.
 
     Args:
         plan: of served.served_topology.
@@ -105,22 +119,16 @@ async def serve(
         at: where to listen.
         token: what clients must show, if anything.
         idle_s: seconds without a call after which an episode is given up.
-        announce: called once the server is up.
-
-    Returns:
-        the signal that ended it.
     """
-    stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     async with opened(plan, directory) as (company, writer), asyncio.TaskGroup() as group:
         gateway = Gateway(plan.topology.roles, token, alone(plan, company), url=url_of(at))
         handout = Handout(plan, company, writer, gateway, idle_s, group)
-        _on_signals(stopped)
         async with listening(make_app(gateway, routes(handout, gateway)), at, token):
-            announce(gateway)
-            await stopped
-            gateway.closing = True
-            await handout.close()
-    return stopped.result()
+            try:
+                yield gateway
+            finally:
+                gateway.closing = True
+                await handout.close()
 
 
 def _on_signals(stopped: "asyncio.Future[signal.Signals]") -> None:
