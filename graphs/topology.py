@@ -143,7 +143,9 @@ def _compiled(graph: Any, name: str) -> Graph:
         except ValueError as error:
             raise ConfigError(f"topology {name}: the graph cannot be compiled: {error}") from None
     if not isinstance(graph, Pregel):
-        raise ConfigError(f"topology {name}: expected a LangGraph graph, found {clip(graph)}; return graph.compile()")
+        raise ConfigError(
+            f"topology {name}: expected a compiled LangGraph graph, found {clip(graph)}; return graph.compile()"
+        )
     return graph
 
 
