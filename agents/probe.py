@@ -6,12 +6,13 @@ transformers itself, from a model in memory or from a directory; called by agent
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.types import EngineError
+from envs.errors import clip
 
 LENGTH = 32
 TOLERANCES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
@@ -87,11 +88,8 @@ async def measure_directory(
 def _measure_directory(directory: Path | str, adapter: Path | str | None, ids: Sequence[int] | None) -> Probe:
     try:
         import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        model = load_whole(directory, torch.float32)
         if adapter is not None:
             from peft import PeftModel
 
@@ -100,6 +98,42 @@ def _measure_directory(directory: Path | str, adapter: Path | str | None, ids: S
         raise EngineError(
             f"measuring a probe needs {error.name}: pip install {error.name}, or pass a probe to publish"
         ) from None
+    except EngineError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever the libraries make of damaged files
-        raise EngineError(f"{adapter or directory} cannot be loaded: {type(error).__name__}: {error}") from None
+        raise EngineError(f"{adapter} cannot be loaded: {_first_line(error)}") from None
     return measure(model.eval(), ids)
+
+
+def load_whole(source: Path | str, dtype: Any) -> Any:
+    """Load a model of which every tensor is there: transformers would make up the others and only log it.
+
+    Raises:
+        EngineError: it cannot be loaded, or tensors are missing, left over, or of other shapes than its config says.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if Path(source).is_absolute() and not (Path(source) / "config.json").is_file():
+        raise EngineError(f"expected a Hugging Face model, found no config.json in {source}")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # noqa: BLE001 - whatever the libraries make of damaged files
+        raise EngineError(f"{source} cannot be loaded: {_first_line(error)}") from None
+    model, found = loaded
+    require_all(found, source)
+    return model
+
+
+def require_all(found: Mapping[str, Any], source: Path | str) -> None:
+    """Check what transformers or PEFT says of the tensors that it loaded. Raises EngineError."""
+    for kind in ("missing", "unexpected", "mismatched"):
+        if names := sorted(map(str, found.get(f"{kind}_keys") or ())):
+            raise EngineError(f"{source} does not fit the model: {kind} tensors, the first {clip(names[0])}")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

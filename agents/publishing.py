@@ -196,8 +196,8 @@ class Publisher:
         alive = [replica for replica in self._replicas if replica.state == "ready"]
         if not alive:
             raise EngineError(f"all replicas are dead, the last: {self._replicas[-1].last_error}")
-        served = {(name, found) for r in alive for name, found in (await r.status()).versions.items()}
-        if (policy, version) in self._used | served:
+        self._used |= {(name, found) for r in alive for name, found in (await r.status()).versions.items()}
+        if (policy, version) in self._used:
             raise EngineError("the version is used already; versions are never used again, name another")
         return [_Trial(replica) for replica in alive]
 

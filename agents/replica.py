@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from agents.engines import ModelSpec, make_engine
-from agents.types import Completion, Engine, EngineError, Publishable, Request
+from agents.types import Completion, Engine, EngineDiedError, EngineError, Publishable, Request
 
 Answer = tuple[int, Completion | EngineError]
 
@@ -37,6 +37,7 @@ class Replica:
         self._answered = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._adapters: dict[str, str] = {}
+        self._died: EngineDiedError | None = None
 
     @cached_property
     def engine(self) -> Engine:
@@ -68,9 +69,15 @@ class Replica:
                 task.cancel()
 
     async def collect(self) -> list[Answer]:
-        """Wait until something is answered, then return all that is, each answer once."""
+        """Wait until something is answered, then return all that is, each answer once.
+
+        Raises:
+            EngineDiedError: nothing will be any more; what it had been asked can be asked of another replica.
+        """
         await self._answered.wait()
         self._answered.clear()
+        if self._died:
+            raise self._died
         answers, self._answers = self._answers, []
         return answers
 
@@ -107,6 +114,10 @@ class Replica:
     async def _answer(self, number: int, request: Request) -> None:
         try:
             answer = await self.engine.complete(request)
+        except EngineDiedError as error:
+            self._died = error
+            self._answered.set()
+            return
         except EngineError as error:
             answer = error
         except Exception as error:  # noqa: BLE001 - an engine's defect must reach the caller, not stop the replica

@@ -4,7 +4,7 @@ Raised while a configuration is read, before any model is loaded; the command tu
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
@@ -34,22 +34,30 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
     return ConfigError(f"unknown {kind} {clip(name)}; {nearest(name, valid)}")
 
 
-def bind_settings(function: Callable[..., Any], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+def bind_settings(
+    function: Callable[..., Any], settings: Mapping[str, Any], where: str, given: Collection[str] = ()
+) -> dict[str, Any]:
     """Check settings against a function's signature and convert text such as '3' to the annotated types.
 
     Args:
         function: its keyword parameters and annotations are the schema.
         settings: keys and values as given in Python, in a file or on the command line.
         where: what is being configured, for the message ("env arithmetic", "topology society").
+        given: parameters that the caller fills.
 
     Raises:
         ConfigError: an unknown key (with the nearest valid one), a value of the wrong type, a missing key.
     """
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
+    try:
+        hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
+    except NameError as error:
+        if settings:
+            raise ConfigError(f"{where}: its annotations cannot be read: {error}; import what they name") from None
+        hints = {}
     parameters = {
         name: parameter
         for name, parameter in signature(function).parameters.items()
-        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY) and name not in given
     }
     bound = {}
     for key, value in settings.items():

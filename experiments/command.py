@@ -89,43 +89,55 @@ def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
+_PLAYED = (
+    click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function."),
+    click.option("--tasks", type=int, help="How many tasks; all of a file, 100 of a generated env, when left out."),
+    click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice."),
+    click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
+    click.option(
+        "--model",
+        default="embedded",
+        show_default=True,
+        help="For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE.",
+    ),
+    click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        callback=_settings,
+        metavar="KEY=VALUE",
+        help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
+        "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60) or the pool "
+        "(pool.replicas=2); of one role's alone (judge.pool.replicas=2). May be repeated.",
+    ),
+    click.option("--name", help="Name of the run; made from topology, env and time when left out."),
+    click.option(
+        "--backend",
+        type=click.Choice(["ray", "local"]),
+        default="ray",
+        show_default=True,
+        help="Host the models in Ray actors, or in this process.",
+    ),
+    click.option(
+        "--address", help="A Ray cluster; left out, the one of RAY_ADDRESS or of this machine, else Ray is started."
+    ),
+)
+
+
+def _played(command: Any) -> Any:
+    """The options of every verb that plays: on what, by whom, where to."""
+    for option in reversed(_PLAYED):
+        command = option(command)
+    return command
+
+
 @palaestra.command(
     epilog=_example("palaestra run society --env arithmetic --tasks 40 --seed 7 --set env.level=4 --set rounds=3")
 )
 @click.argument("topology")
-@click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function.")
-@click.option("--tasks", type=int, help="How many tasks; all of a file, 100 of a generated env, when left out.")
-@click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option(
-    "--model",
-    default="embedded",
-    show_default=True,
-    help="For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE.",
-)
-@click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    callback=_settings,
-    metavar="KEY=VALUE",
-    help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
-    "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60) or the pool "
-    "(pool.replicas=2); of one role's alone (judge.pool.replicas=2). May be repeated.",
-)
-@click.option("--name", help="Name of the run; made from topology, env and time when left out.")
-@click.option(
-    "--backend",
-    type=click.Choice(["ray", "local"]),
-    default="ray",
-    show_default=True,
-    help="Host the models in Ray actors, or in this process.",
-)
-@click.option(
-    "--address", help="A Ray cluster; left out, the one of RAY_ADDRESS or of this machine, else Ray is started."
-)
+@_played
 @_RUNS
 @_JSON
 @click.pass_context
@@ -148,6 +160,51 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
             f"palaestra show {played.name} failed"
         )
     context.exit(1 if summary.failed else 0)
+
+
+@palaestra.command(epilog=_example("palaestra serve --env arithmetic --tasks 20 --roles solver,critic --name served"))
+@_played
+@click.option("--roles", default="solver", show_default=True, help="The roles that may be asked, with commas between.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond loopback with a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--token-env", help="Environment variable that holds the token which clients must show as api_key.")
+@click.option(
+    "--idle",
+    "idle_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds without a call after which an episode has failed.",
+)
+@_RUNS
+@_JSON
+@click.pass_context
+def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
+    """Serve roles over OpenAI's chat completions, and tasks to play with them, until stopped.
+
+    POST /episodes hands out a task with a base_url; the calls made there are recorded as an episode of the run, which
+    POST /episodes/ID/answer ends. SIGTERM ends with status 0, or 1 if an episode failed; Ctrl-C with 130. With --json
+    the object says where the server is, and is printed once it is up.
+    """
+    from experiments.gateway.serve import serve_run
+    from experiments.runs import Run
+    from experiments.show import render_summary
+
+    def announce(up: dict[str, Any], made: str | None) -> None:
+        if made is not None:
+            click.echo(f"palaestra: clients must show this token as api_key: {made}", err=True)
+        click.echo(json.dumps(up) if as_json else f"serving {', '.join(up['roles'])} at {up['base_url']}")
+
+    directory, interrupted = serve_run(root=root, announce=announce, **options)
+    failed = 0
+    if directory.is_dir():
+        summary = Run(directory).summary()
+        failed = summary.failed
+        if not as_json:
+            _print(render_summary(summary), summary.model_dump, False)
+    if interrupted:
+        raise KeyboardInterrupt
+    context.exit(1 if failed else 0)
 
 
 @palaestra.command(epilog=_example("palaestra show demo-mad longest"))

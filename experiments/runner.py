@@ -14,14 +14,12 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
-
-from langgraph.graph.state import CompiledStateGraph
 
 import palaestra
 from agents.cast import Cast
@@ -31,10 +29,12 @@ from agents.serving import SCOPES, Serving
 from envs import ENVS, make_env, open_env
 from envs.errors import ConfigError, clip, unknown
 from envs.types import Env, Split, Task
+from experiments.gateway.agent import agent_topology, is_agent
 from experiments.progress import Progress
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import StoreReader, StoreWriter
 from graphs import TOPOLOGIES, Builder, Episode, Graph, Topology, build, load_function, play
+from graphs.topology import GRAPHS
 
 CONCURRENCY = 256
 _Value = TypeVar("_Value")
@@ -139,14 +139,15 @@ def make_plan(
     parts = _sorted_settings(settings or {})
     played = _topology(topology, parts.topology)
     opened = _env(env, parts.env)
-    full_cast = _cast(cast, parts.seats, played.roles)
+    full_cast = _cast(cast, parts.seats, played.roles and (*played.roles, *played.may_ask))
     serving = Serving().set(parts.serving)
-    full_cast.models(played.roles or full_cast.seats, serving)
+    roles = _asked(played, full_cast)
+    full_cast.models(roles or full_cast.seats, serving)
     drawn = _drawn(opened, tasks, split)
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},
         "env": {"name": opened.name, "settings": {key: str(value) for key, value in parts.env.items()}, "split": split},
-        "cast": full_cast.describe(played.roles),
+        "cast": full_cast.describe(roles),
         "tasks": len(drawn),
         "samples": samples,
         "seed": seed,
@@ -158,6 +159,11 @@ def make_plan(
     }
     config = json.loads(json.dumps(config, default=str))
     return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, config)
+
+
+def _asked(topology: Topology, cast: Cast) -> tuple[str, ...]:
+    """The roles to be played: the topology's, and of those it may ask too the ones that have a seat of their own."""
+    return (*topology.roles, *(role for role in topology.may_ask if role in cast.seats))
 
 
 def _drawn(env: Env, n: int | None, split: Split) -> Sequence[Task]:
@@ -208,21 +214,33 @@ def _new_directory(root: Path, name: str) -> Path:
 
 
 async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> Run:
-    """Play every episode of a plan into its directory; a run that stores nothing leaves nothing behind."""
+    """Play every episode of a plan into its directory."""
+    async with opened(plan, directory) as (company, writer):
+        with Progress(plan.topology.name, plan.episodes, progress) as shown:
+            await _play_all(plan, company, writer, shown)
+    return Run(directory)
+
+
+@contextlib.asynccontextmanager
+async def opened(plan: Plan, directory: Path) -> AsyncIterator[tuple[Company, StoreWriter]]:
+    """A plan's company and the store of its episodes; a run that stores nothing leaves nothing behind."""
     writer = StoreWriter(directory)
-    roles = plan.topology.roles
+    roles = _asked(plan.topology, plan.cast)
     try:
-        async with open_company(plan.cast, roles, plan.backend, plan.serving, plan.address) as company:
+        async with (
+            open_company(plan.cast, roles, plan.backend, plan.serving, plan.address) as company,
+            plan.topology.opened(),
+        ):
             started = time.monotonic()
-            with Progress(plan.topology.name, plan.episodes, progress) as shown:
-                await _play_all(plan, company, writer, shown)
+            yield company, writer
             seconds = time.monotonic() - started
     finally:
         await asyncio.to_thread(writer.close)
-        if not StoreReader(directory).outcomes():
+        stored = bool(StoreReader(directory).outcomes())
+        if not stored:
             shutil.rmtree(directory)
-    (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
-    return Run(directory)
+    if stored:
+        (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
 
 
 async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Progress) -> None:
@@ -232,18 +250,23 @@ async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Pr
     async def worker() -> None:
         for position, task, sample in jobs:
             episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
-            try:
-                await writer.append(position, episode)
-            except (OSError, sqlite3.Error):
-                raise
-            except Exception as error:  # noqa: BLE001 - what a graph or a parser of the user's made is no JSON
-                episode = _without_contents(episode, f"cannot be stored: {type(error).__name__}: {error}")
-                await writer.append(position, episode)
-            shown.ended(episode)
+            shown.ended(await store(writer, position, episode))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(plan.concurrency, plan.episodes)):
             group.create_task(worker())
+
+
+async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode:
+    """Store an episode; one that is no JSON, as a failed one without its contents. Returns what was stored."""
+    try:
+        await writer.append(position, episode)
+    except (OSError, sqlite3.Error):
+        raise
+    except Exception as error:  # noqa: BLE001 - what a graph or a parser of the user's made is no JSON
+        episode = _without_contents(episode, f"cannot be stored: {type(error).__name__}: {error}")
+        await writer.append(position, episode)
+    return episode
 
 
 def _without_contents(episode: Episode, failure: str) -> Episode:
@@ -332,15 +355,19 @@ def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
 def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
     if isinstance(topology, str):
         if ":" in topology:
-            return build(load_function(topology, "topology"), settings, topology)
+            return _built(load_function(topology, "topology", also=GRAPHS), settings, topology)
         if topology not in TOPOLOGIES:
             raise unknown("topology", topology, [*TOPOLOGIES, "module:function"])
         return build(TOPOLOGIES[topology], settings, topology)
-    if not isinstance(topology, (Topology, CompiledStateGraph)):
-        return build(topology, settings)
+    if not isinstance(topology, Topology):
+        return _built(topology, settings)
     if settings:
-        raise ConfigError(f"{next(iter(settings))}: the graph is given ready-made; pass the function that builds it")
-    return topology if isinstance(topology, Topology) else Topology(topology.get_name(), topology)
+        raise ConfigError(f"{next(iter(settings))}: the topology is given ready-made; pass the function that builds it")
+    return topology
+
+
+def _built(function: Any, settings: dict[str, Any], name: str = "") -> Topology:
+    return agent_topology(function, settings, name) if is_agent(function) else build(function, settings, name)
 
 
 def _env(env: str | Env, settings: dict[str, Any]) -> Env:

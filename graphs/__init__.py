@@ -1,8 +1,10 @@
 """How agents speak: one LangGraph topology a file, over the moves of `agents` and the state that they share.
 
-`table.speak` asks roles, `play` plays one episode, `turns` holds what is recorded.
+`table.speak` asks roles, `play` plays one episode, `turns` holds what is recorded. `chat_model` is a role for graphs
+that know nothing of all this.
 """
 
+from graphs.chat_model import RoleModel, chat_model
 from graphs.mad import mad
 from graphs.play import play
 from graphs.society import society
@@ -21,11 +23,13 @@ __all__ = [
     "Episode",
     "Failure",
     "Graph",
+    "RoleModel",
     "Stage",
     "Table",
     "Topology",
     "Turn",
     "build",
+    "chat_model",
     "count_votes",
     "judge",
     "load_function",

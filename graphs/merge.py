@@ -14,9 +14,10 @@ from langgraph.runtime import Runtime
 
 from agents.moves import AGGREGATE, CHOOSE, Move
 from agents.results import Choice
+from graphs.shapes import chain
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, solve, speak
-from graphs.topology import Graph, chain, topology
+from graphs.topology import Graph, topology
 from graphs.turns import Turn
 from graphs.votes import Samples
 

@@ -6,9 +6,10 @@ from typing import Any
 from agents.company import Company
 from envs.errors import clip
 from envs.types import Env, Task, Verdict
+from graphs.record import CURRENT, Recorder
 from graphs.table import Stage, Table
 from graphs.topology import Topology
-from graphs.turns import Episode, in_order
+from graphs.turns import Episode
 
 STEP_LIMIT = 200
 """LangGraph supersteps an episode may take: a graph that never ends fails instead of calling models for ever."""
@@ -29,16 +30,19 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         sample: which of several episodes on the task this is.
     """
     stage = Stage(company, env, task, seed, sample)
+    recorder = Recorder(stage)
     state: dict[str, Any] = {}
     failure = verdict = None
+    outside = CURRENT.set(recorder)
     try:
-        state = await topology.graph.ainvoke(
-            Table(task.question), context=stage, config={"recursion_limit": STEP_LIMIT}
-        )
+        state = await _perform(topology, recorder)
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a graph raises is this episode's failure, not the run's
         failure = " ".join(f"{type(error).__name__}: {error}".split())
+    finally:
+        recorder.close()
+        CURRENT.reset(outside)
     answer, stop_reason = state.get("answer"), state.get("stop_reason", "")
     if not isinstance(answer, str | None) or not isinstance(stop_reason, str):
         failure = f"TypeError: expected text as answer and stop_reason, found {clip(answer)} and {clip(stop_reason)}"
@@ -48,7 +52,7 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
     return Episode.model_construct(
         task=task,
         sample=sample,
-        turns=in_order(stage.ledger),
+        turns=recorder.turns(),
         answer=answer,
         stop_reason=stop_reason,
         notes=tuple(stage.notes),
@@ -56,6 +60,13 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         failure=failure,
         seconds=stage.seconds(),
     )
+
+
+async def _perform(topology: Topology, recorder: Recorder) -> dict[str, Any]:
+    if topology.foreign:
+        return await topology.foreign.play(recorder, STEP_LIMIT)
+    state = Table(recorder.stage.task.question)
+    return await topology.graph.ainvoke(state, context=recorder.stage, config={"recursion_limit": STEP_LIMIT})
 
 
 async def _judge(env: Env, task: Task, answer: str | None) -> Verdict:

@@ -71,7 +71,8 @@ class Recorder:
         self._by_id: dict[str, Turn] = {}
         self._repeats: Counter[tuple[Place, bytes]] = Counter()
         self._earlier: dict[tuple[Place, bytes, int], Turn] = {}
-        self._resumed = False
+        self._resumed = 0
+        self._phases: dict[str, int] = {}
 
     async def call(self, call: Call) -> Turn:
         """Have the role answer, and record the turn.
@@ -109,6 +110,8 @@ class Recorder:
             answered_s=self.stage.seconds(),
         )
         self._keep(turn, place, keys[-1])
+        # A graph that is interrupted is at rest: what comes after that comes after all before it.
+        self._phases[turn.id] = 2 * self._resumed + call.anew
         if repeat:
             self._earlier[repeat] = turn
         return turn
@@ -117,7 +120,7 @@ class Recorder:
         """An interrupted graph goes on: its interrupted tasks start from their first line, and what they had already
         asked is answered from the record, once and in the same order."""
         self._repeats.clear()
-        self._resumed = True
+        self._resumed += 1
 
     def close(self) -> None:
         """The episode has ended: whoever still asks (a thread that nothing can stop) is refused."""
@@ -147,8 +150,9 @@ class Recorder:
                     heapq.heappush(ready, self._rank(ledger[i], i))
         return tuple(ordered)
 
-    def _rank(self, turn: Turn, index: int) -> tuple[Place, int, str, int, int]:
-        return self._place_of.get(turn.id, NOWHERE), turn.round, turn.role, turn.seed, index
+    def _rank(self, turn: Turn, index: int) -> tuple[int, Place, int, str, int, int]:
+        place = self._place_of.get(turn.id, NOWHERE)
+        return self._phases.get(turn.id, 0), place, turn.round, turn.role, turn.seed, index
 
     def _instructed(self, call: Call) -> Call:
         """With the instructions that the user set for the role in place of the graph's own."""
@@ -193,14 +197,22 @@ class Recorder:
         read = {turn.id for turn in (*named, *answered) if turn}
         # What comes with its id quotes nobody else.
         quoting = [message.content for message, turn in zip(new, named, strict=True) if not turn]
-        for turn in self.stage.ledger:
+        alike: dict[str, list[Turn]] = {}
+        for turn in self.stage.ledger if quoting else ():
             words = turn.reply.strip()
             if turn.id in read or not words or words in self.stage.task.question:
                 continue
             if self._is_visible(turn, place) and any(_holds(content, words) for content in quoting):
-                read.add(turn.id)
+                alike.setdefault(words, []).append(turn)
+        read.update(turn.id for turns in alike.values() for turn in turns if not self._said_again(turn, turns))
         own = follows.id if follows else None
         return [turn for turn in self.stage.ledger if turn.id in read and turn.id != own]
+
+    def _said_again(self, turn: Turn, alike: Sequence[Turn]) -> bool:
+        """Whether its branch said the same later: then that is what was quoted."""
+        here = self._place_of.get(turn.id, NOWHERE)
+        later = (self._place_of.get(other.id, NOWHERE) for other in alike)
+        return any(is_visible(here, there) and not is_visible(there, here) for there in later)
 
     def _is_visible(self, turn: Turn, place: Place) -> bool:
         return is_visible(self._place_of.get(turn.id, NOWHERE), place)

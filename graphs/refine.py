@@ -23,9 +23,10 @@ from agents.moves import REFINE, REVIEW
 from agents.results import Review
 from agents.types import EngineError
 from envs.types import Checks
+from graphs.shapes import loop
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
-from graphs.topology import Graph, loop, topology
+from graphs.topology import Graph, topology
 from graphs.turns import Turn
 from graphs.votes import REVIEWER, review_of
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from langgraph.runtime import Runtime
 from pydantic import Field
 
+from graphs.shapes import loop
 from graphs.table import Stage, Table, count_votes, revise, solve
-from graphs.topology import Graph, loop, topology
+from graphs.topology import Graph, topology
 
 
 def _roles(agents: int = 3, rounds: int = 2) -> tuple[str, ...]:

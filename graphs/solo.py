@@ -4,8 +4,9 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
+from graphs.shapes import chain
 from graphs.table import Stage, Table, solve
-from graphs.topology import Graph, chain, topology
+from graphs.topology import Graph, topology
 
 SOLVER = "solver"
 

@@ -15,9 +15,10 @@ from agents.moves import CRITIQUE, SOLVE
 from agents.results import Critique
 from envs.types import final_answer, split_steps
 from graphs.refine import lane_roles
+from graphs.shapes import loop
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
-from graphs.topology import Graph, loop, topology
+from graphs.topology import Graph, topology
 from graphs.turns import Turn
 
 CRITIC = "critic"

@@ -1,25 +1,34 @@
-"""What makes a function a topology: it returns a compiled LangGraph graph, and says beforehand which roles it asks.
+"""What makes a function a topology: it returns a LangGraph graph, and says beforehand which roles it asks.
 
 `@topology` attaches the roles (so that a cast is checked before any model loads) and, where it is known, the number of
-calls. `build` makes a graph from a name of the registry or `module:function` of the user's own.
+calls. `build` makes a topology of a function of ours or of anybody's: a graph whose runtime context is not the Stage
+is foreign, and graphs.foreign plays it.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables import Runnable, RunnableSerializable
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
 
 from envs.errors import ConfigError, bind_settings, clip
-from graphs.table import Stage, Table
+from graphs.chat_model import chat_model
+from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native
 
-Graph = CompiledStateGraph[Any, Any, Any, Any]
+Graph = AnyGraph
 Builder = Callable[..., Graph]
+GRAPHS = (Pregel, StateGraph)
+"""What a module may export ready-made, as `graph = builder.compile()`."""
 
 
 @dataclass(frozen=True)
@@ -33,70 +42,120 @@ class Topology:
     calls: int | None = None
     """Most model calls an episode makes, when it is known."""
     settings: Mapping[str, Any] | None = None
+    foreign: Foreign | None = None
+    """How the graph is asked, when it is not written for our moves."""
+    opened: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Opens what the graph needs for the time of a run; entered and left in the task that plays."""
+
+    @property
+    def may_ask(self) -> tuple[str, ...]:
+        """Roles that may be asked beside `roles`: the one that answers a foreign graph's interrupts."""
+        return (HUMAN,) if self.foreign and self.roles else ()
 
 
 def topology(
-    roles: Callable[..., Sequence[str]], calls: Callable[..., int] | None = None
+    roles: Callable[..., Sequence[str]] | None = None,
+    calls: Callable[..., int] | None = None,
+    *,
+    ask: Callable[[str], Any] | None = None,
+    answer: Callable[[Any], str | None] | None = None,
+    resume: Callable[[Any], Any] | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Mark a function that builds a graph; `roles` and `calls` take the same keyword arguments as it does."""
+    """Mark a function that builds a graph.
+
+    Args:
+        roles: the roles it asks; takes the function's keyword arguments, those filled with models left out.
+        calls: most model calls of an episode; takes the same.
+        ask: for a foreign graph: the task's question -> its input.
+        answer: for a foreign graph: its output -> the answer.
+        resume: for a foreign graph: an interrupt's value -> what it goes on with; else the role human is asked.
+    """
 
     def mark(function: Builder) -> Builder:
         function.roles, function.calls = roles, calls  # pyright: ignore[reportFunctionMemberAccess]
+        function.hooks = Hooks(ask, answer, resume)  # pyright: ignore[reportFunctionMemberAccess]
         return function
 
     return mark
 
 
-def chain(*nodes: Callable[..., Any], state: type[Table] = Table) -> Graph:
-    """A graph whose nodes run one after another, under their functions' names."""
-    graph = StateGraph(state, context_schema=Stage)
-    for node in nodes:
-        graph.add_node(node.__name__, node)
-    for before, after in pairwise([START, *(node.__name__ for node in nodes), END]):
-        graph.add_edge(before, after)
-    return graph.compile()
-
-
-def loop(
-    first: Callable[..., Any], again: Callable[..., Any], last: Callable[..., Any], done: Callable[[Any], bool]
-) -> Graph:
-    """A graph that runs `first`, then `again` until the table is `done`, then `last`."""
-    graph = StateGraph(Table, context_schema=Stage)
-    names = [node.__name__ for node in (first, again, last)]
-    for name, node in zip(names, (first, again, last), strict=True):
-        graph.add_node(name, node)
-    graph.add_edge(START, names[0])
-    for name in names[:2]:
-        graph.add_conditional_edges(name, lambda table: names[2] if done(table) else names[1], names[1:])
-    graph.add_edge(names[2], END)
-    return graph.compile()
-
-
-def build(function: Builder, settings: Mapping[str, Any] | None = None, name: str = "") -> Topology:
+def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, name: str = "") -> Topology:
     """Build a topology from its function.
 
     Args:
-        function: returns a compiled LangGraph graph.
+        function: returns a LangGraph graph, or is one. Its parameters for language models are filled with the roles of
+            their names.
         settings: its keyword arguments; text is converted to the annotated types.
         name: for records; the function's when empty.
 
     Raises:
-        ConfigError: an unknown or unusable setting, or a function that returns something else.
+        ConfigError: an unknown or unusable setting, a function that returns something else, a graph that takes no task.
     """
+    if isinstance(function, GRAPHS):
+        if settings:
+            raise ConfigError(
+                f"{next(iter(settings))}: the graph is given ready-made; pass the function that builds it"
+            )
+        graph = _compiled(function, name)
+        name = name or graph.get_name()
+        return Topology(name, graph, foreign=None if is_native(graph) else Foreign(graph, name, Hooks()))
     name = name or function.__name__
-    bound = bind_settings(function, settings or {}, f"topology {name}")
-    graph = function(**bound)
-    if not isinstance(graph, CompiledStateGraph):
+    models = model_parameters(function)
+    bound = bind_settings(function, settings or {}, f"topology {name}", given=models)
+    graph = _compiled(function(**bound, **{role: chat_model(role) for role in models}), name)
+    roles = getattr(function, "roles", None)
+    calls = getattr(function, "calls", None)
+    foreign = None if is_native(graph) else Foreign(graph, name, getattr(function, "hooks", Hooks()))
+    asked = tuple(roles(**bound)) if roles else models
+    return Topology(name, graph, asked, calls(**bound) if calls else None, bound, foreign)
+
+
+def model_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters of a builder that take a language model: by annotation, else by a name that says so."""
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):
+        hints = getattr(function, "__annotations__", {})
+    parameters = signature(function).parameters.values()
+    return tuple(
+        p.name
+        for p in parameters
+        if (_is_model(hints[p.name]) if p.name in hints else p.name in _NAMED_MODELS and p.default is Parameter.empty)
+    )
+
+
+_NAMED_MODELS = ("llm", "model", "chat_model")
+
+
+def _is_model(hint: Any) -> bool:
+    if isinstance(hint, str):  # it names what is imported for type checkers alone
+        return re.search(r"\b(Base\w*Model|LanguageModelLike|Chat\w+)\b", hint) is not None
+    if get_origin(hint) in (Union, UnionType, Annotated):
+        return any(_is_model(part) for part in get_args(hint))
+    kind = get_origin(hint) or hint
+    return kind in (Runnable, RunnableSerializable) or (isinstance(kind, type) and issubclass(kind, BaseLanguageModel))
+
+
+def _compiled(graph: Any, name: str) -> Graph:
+    if isinstance(graph, StateGraph):
+        try:
+            return graph.compile()
+        except ValueError as error:
+            raise ConfigError(f"topology {name}: the graph cannot be compiled: {error}") from None
+    if not isinstance(graph, Pregel):
         raise ConfigError(
             f"topology {name}: expected a compiled LangGraph graph, found {clip(graph)}; return graph.compile()"
         )
-    roles = getattr(function, "roles", None)
-    calls = getattr(function, "calls", None)
-    return Topology(name, graph, tuple(roles(**bound)) if roles else (), calls(**bound) if calls else None, bound)
+    return graph
 
 
-def load_function(path: str, what: str) -> Callable[..., Any]:
+def load_function(path: str, what: str, also: tuple[type, ...] = ()) -> Callable[..., Any]:
     """The function that `module:function` names; modules of the working directory are found too.
+
+    Args:
+        path: what the user wrote.
+        what: it is to be, for messages.
+        also: types of objects that do as well.
 
     Raises:
         ConfigError: no such module or function, or one that fails to import.
@@ -112,9 +171,13 @@ def load_function(path: str, what: str) -> Callable[..., Any]:
         raise ConfigError(
             f"{what} {clip(path)}: cannot import {module_name}: {type(error).__name__}: {error}"
         ) from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    function: Any = getattr(module, function_name, None)
+    if not callable(function) and not isinstance(function, also):
+        names = [
+            name
+            for name, value in vars(module).items()
+            if (callable(value) or isinstance(value, also)) and not name.startswith("_")
+        ]
         raise ConfigError(
             f"{what} {clip(path)}: {module_name} has no function {function_name}; it has {', '.join(names)}"
         )

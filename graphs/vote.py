@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from langgraph.runtime import Runtime
 from pydantic import Field
 
+from graphs.shapes import chain
 from graphs.solo import SOLVER
 from graphs.table import Stage, Table, count_votes, solve
-from graphs.topology import Graph, chain, topology
+from graphs.topology import Graph, topology
 
 
 @topology(roles=lambda samples=6: (SOLVER,), calls=lambda samples=6: samples)

@@ -25,9 +25,10 @@ from agents.moves import ASK_BACK, JUDGE, REVIEW
 from agents.results import Judgement, Review
 from agents.types import EngineError, seed_of
 from graphs import aggregate
+from graphs.shapes import chain
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, solve, speak
-from graphs.topology import Graph, chain, topology
+from graphs.topology import Graph, topology
 from graphs.turns import Turn
 
 Samples = Annotated[int, Field(ge=1)]

@@ -41,9 +41,12 @@ def test_imports_go_one_way(path: Path) -> None:
     ("module", "absent"),
     [
         ("envs", {"torch", "transformers", "ray", "langgraph", "math_verify", "pandas"}),
-        ("agents", {"torch", "transformers", "ray", "langgraph"}),
+        ("agents", {"torch", "transformers", "ray", "langgraph", "openai", "aiohttp"}),
         ("graphs", {"torch", "transformers", "ray"}),
-        ("experiments.command", {"torch", "transformers", "ray", "langgraph", "scipy", "pandas", "rich.table"}),
+        (
+            "experiments.command",
+            {"torch", "transformers", "ray", "langgraph", "scipy", "pandas", "rich.table", "openai", "aiohttp"},
+        ),
         ("agents.engines.transformers", {"ray", "vllm", "langgraph"}),
     ],
 )

@@ -6,8 +6,9 @@ that says what to do.
 
 Token ids and log-probabilities come from servers that give them, as vLLM's does. Start it with `--logprobs-mode
 processed_logprobs`, or its log-probabilities are not of the distribution that was drawn from (see Completion), and with
-`--generation-config vllm`, or the model's own top-k and penalties apply. Endpoints take text: a conversation that goes
-on is tokenised again by the server, and `prompt_ids` are what it made of it. A turn without token ids cannot be trained
+`--generation-config vllm`, or the model's own top-k and penalties apply; on a CPU `--no-enable-chunked-prefill` too, or
+vLLM 0.32 dies of requests with a seed. Endpoints take text: a conversation that goes on is tokenised again by the
+server, and `prompt_ids` are what it made of it. A turn without token ids cannot be trained
 (agents.types.why_untrainable). Whose weights answered is what the server says: `version` holds its name for the model
 and its fingerprint.
 """
@@ -37,6 +38,8 @@ IDLE_S = 4.0
 SECRET_LENGTH = 16
 """Keys from this length on are blotted out of replies too; shorter ones are placeholders such as EMPTY."""
 PASSING = {408, 409, 425, 429}
+BROKEN_OFF = {"abort", "error"}
+"""What vLLM and SGLang give as the reason of a reply's end when it is not the model's."""
 NEEDLESS = {"max_tokens": "max_completion_tokens", "seed": "seed", "token ids": "token_ids", "logprobs": "logprobs"}
 """What a request can do without -> the word in a server's refusal that tells it."""
 
@@ -190,6 +193,8 @@ class EndpointEngine:
         except ValueError:
             found = self._clean(body.decode("utf-8", "replace"))
             raise _PassingError(f"sent a damaged reply ({found or 'an empty one'})") from None
+        if reply.choices[0].finish_reason in BROKEN_OFF:
+            raise _PassingError(f"broke its reply off ({reply.choices[0].finish_reason})")
         if reply.model and not is_same_model(self._served_as, reply.model):
             served = self._clean(reply.model)
             raise _CallError(

@@ -166,25 +166,31 @@ class VllmEngine:
 
     def _sampling(self, request: Request, room: int) -> "SamplingParams":
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         asked, schema = request.sampling, enforced_schema(request)
-        return SamplingParams(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            max_tokens=min(asked.max_tokens, room),
-            seed=request.seed,
-            stop=[*asked.stop],
-            stop_token_ids=self._stop_ids,
+        options: dict[str, Any] = {
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "max_tokens": min(asked.max_tokens, room),
+            "seed": request.seed,
+            "stop": [*asked.stop],
+            "stop_token_ids": self._stop_ids,
             # vLLM needs the text only to look for stop strings in it, as this engine's own decoding has it.
-            detokenize=bool(asked.stop),
-            skip_special_tokens=False,
-            logprobs=0,
-            flat_logprobs=True,
-            structured_outputs=StructuredOutputsParams(json=_spelt(schema)) if schema is not None else None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
+            "detokenize": bool(asked.stop),
+            "skip_special_tokens": False,
+            "logprobs": 0,
+            "flat_logprobs": True,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+            "skip_clone": True,
+        }
+        try:
+            if schema is not None:
+                options["structured_outputs"] = StructuredOutputsParams(json=_spelt(schema))
+            return SamplingParams(**options)
+        except VLLMClientError as error:
+            raise EngineError(f"vLLM cannot answer {request.key}: {said(error)}") from None
 
     async def _ask(self, prompt: list[int], params: "SamplingParams", weights: _Weights, key: str) -> "RequestOutput":
         """Have vLLM answer; a cancelled caller's request is aborted there.

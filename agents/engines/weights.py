@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from agents.probe import measure
+from agents.probe import load_whole, measure, require_all
 from agents.types import EngineError
 from envs.errors import clip
 
@@ -74,16 +73,7 @@ class Weights:
 
     def _checked(self, source: Path) -> dict[str, Tensor]:
         """The tensors of a directory, of the same names and shapes as the model's own."""
-        if not (source / "config.json").is_file():
-            raise EngineError(f"expected a Hugging Face model, found no config.json in {source}")
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=self._model.dtype, output_loading_info=True, local_files_only=True
-            )
-            other, found = loaded
-        except Exception as error:  # noqa: BLE001 - whatever the libraries make of damaged files
-            raise EngineError(f"{source} cannot be loaded: {type(error).__name__}: {_first_line(error)}") from None
-        _require_all(found, source)
+        other = load_whole(source, self._model.dtype)
         tensors, own = other.state_dict(), self._own()
         if odd := sorted(tensors.keys() ^ own.keys()):
             raise EngineError(f"{source} holds another model than this: the tensor {odd[0]} is in one of them alone")
@@ -107,7 +97,7 @@ class Weights:
                 if name in self._peft.peft_config:
                     self._peft.delete_adapter(name)
                 self._select(self._active)
-            raise EngineError(f"{source} cannot be loaded as an adapter: {_first_line(error)}") from None
+            raise EngineError(f"{source} cannot be loaded as an adapter: {error}") from None
         earlier, self._adapters[policy] = self._adapters.get(policy), name
         self._select(policy)
         if earlier:
@@ -126,7 +116,7 @@ class Weights:
             self._peft.add_adapter(name, config)
         found = set_peft_model_state_dict(self._peft, tensors, adapter_name=name)
         missing = [key for key in found.missing_keys if f".{name}." in key]
-        _require_all({"missing_keys": missing, "unexpected_keys": found.unexpected_keys}, source)
+        require_all({"missing_keys": missing, "unexpected_keys": found.unexpected_keys}, source)
         self._model.eval()
 
     def _select(self, policy: str) -> None:
@@ -136,17 +126,6 @@ class Weights:
         else:
             self._peft.base_model.disable_adapter_layers()
         self._active = policy
-
-
-def _require_all(found: Mapping[str, Any], source: Path) -> None:
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, found.get(kind) or ())):
-            kind = kind.replace("_keys", "")
-            raise EngineError(f"{source} does not fit this model: {kind} tensors, the first {clip(names[0])}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def weights_version(directory: Path) -> str:

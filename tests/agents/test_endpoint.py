@@ -76,6 +76,7 @@ PASSING: dict[str, Behaviour] = {
     "no choices": sends('{"object": "chat.completion", "model": "tiny"}'),
     "empty choices": sends('{"object": "chat.completion", "model": "tiny", "choices": []}'),
     "no message": sends('{"model": "tiny", "choices": [{"index": 0}]}'),
+    "aborted": says("half a re", finish="abort"),
     "error under status 200": sends('{"error": {"message": "overloaded"}}'),
 }
 

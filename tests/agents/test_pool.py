@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +15,10 @@ import torch
 
 from agents import Cast, EngineError, Message, Request, Sampling, ScriptedEngine, open_company
 from agents.engines import ModelSpec, parse_model
-from agents.pool import LocalPool, Pool, RayPool
+from agents.pool import LocalPool, Pool, RayPool, ReplicaHealth
 from agents.replica import Replica
 from agents.serving import EngineSettings, PoolSettings, Serving
-from agents.types import Completion
+from agents.types import Completion, EngineDiedError
 from envs import ConfigError
 
 
@@ -76,6 +78,46 @@ class Doomed(ScriptedEngine):
         return await super().complete(request)
 
 
+class Waiting(ScriptedEngine):
+    """The first to make the file answers nothing and writes who it is into it; all others echo."""
+
+    def __init__(self, folder: Path):
+        super().__init__(lambda asked: asked.messages[0].content)
+        self._folder = folder
+
+    async def complete(self, request: Request) -> Completion:
+        try:
+            with (self._folder / "waits").open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            if (self._folder / "waits").read_text() != str(os.getpid()):
+                return await super().complete(request)
+        try:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody wakes it")
+        except asyncio.CancelledError:
+            (self._folder / "cancelled").touch()
+            raise
+
+    async def close(self) -> None:
+        (self._folder / "closed").touch()
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """Wait for what happens in another process."""
+    async with asyncio.timeout(60):
+        while not (found := condition()):
+            await asyncio.sleep(0.02)
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 async def ask_all(pool: Pool, count: int) -> list[Any]:
     return await asyncio.gather(*(pool.complete(request(n)) for n in range(count)), return_exceptions=True)
 
@@ -118,6 +160,22 @@ def test_the_local_pool_bounds_what_is_in_flight() -> None:
     assert engine.most == 5
 
 
+def test_closing_the_local_pool_fails_what_is_in_flight(tmp_path: Path) -> None:
+    async def run() -> None:
+        pool = LocalPool(parse_model(lambda: Waiting(tmp_path)))
+        asked = asyncio.create_task(ask_all(pool, 3))
+        await until((tmp_path / "waits").exists)
+        (health,) = await pool.health()
+        assert (health.pid, health.alive, health.requests, health.versions) == (os.getpid(), True, 3, {"": "1"})
+        await pool.close()
+        await pool.close()
+        assert all(isinstance(answer, EngineError) and "closed" in str(answer) for answer in await asked)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+    assert (tmp_path / "closed").exists()
+
+
 def in_ray_pool(model: Callable[[], Any], settings: PoolSettings, use: Callable[[RayPool], Any]) -> Any:
     async def run() -> Any:
         pool = RayPool(parse_model(model, Serving(pool=settings)))
@@ -145,16 +203,16 @@ class TestRayPool:
 
     def test_many_requests_go_in_one_call(self) -> None:
         async def use(pool: RayPool) -> int:
-            replica = pool._replicas[0]
+            replica: Any = pool._replicas[0]
             calls = 0
-            flush = replica._flush
+            send = replica._send
 
-            def counted() -> None:
+            def counted(batch: Any) -> None:
                 nonlocal calls
                 calls += 1
-                flush()
+                send(batch)
 
-            replica._flush = counted  # pyright: ignore
+            replica._send = counted
             await ask_all(pool, 500)
             return calls
 
@@ -188,6 +246,115 @@ class TestRayPool:
         )
         assert isinstance(failed[0], EngineError)
         assert [answer.text for answer in answers] == [str(n) for n in range(1, 30)]
+
+    def test_one_that_is_killed_from_outside_loses_nothing(self, tmp_path: Path) -> None:
+        async def use(pool: RayPool) -> tuple[list[Any], list[ReplicaHealth]]:
+            asked = asyncio.create_task(ask_all(pool, 40))
+            waits = int(await until(lambda: (tmp_path / "waits").exists() and (tmp_path / "waits").read_text()))
+            victim = next(health for health in await pool.health() if health.pid == waits)
+            assert victim.alive and victim.requests > 0 and victim.tokens > 0
+            os.kill(waits, signal.SIGKILL)
+            answers = await asked
+            await pool.ready()
+            return answers, await pool.health()
+
+        answers, health = in_ray_pool(lambda: Waiting(tmp_path), PoolSettings(replicas=2), use)
+        assert [answer.text for answer in answers] == [str(n) for n in range(40)]
+        assert sorted(h.restarts for h in health) == [0, 1] and all(h.alive for h in health)
+        assert all((h.requests, h.tokens) == (0, 0) for h in health)
+        assert "died" in next(h for h in health if h.restarts).last_error
+
+    def test_while_one_starts_again_the_others_are_asked(self, tmp_path: Path) -> None:
+        def slow_to_start() -> ScriptedEngine:
+            born = len(list(tmp_path.glob("born*")))
+            (tmp_path / f"born{os.getpid()}").touch()
+            while born >= 2 and not (tmp_path / "go").exists():
+                time.sleep(0.02)
+            return echo()
+
+        async def use(pool: RayPool) -> None:
+            victim, other = await pool.health()
+            assert victim.pid
+            os.kill(victim.pid, signal.SIGKILL)
+            await until(lambda: len(list(tmp_path.glob("born*"))) == 3)
+            answers = await ask_all(pool, 10)
+            assert {answer.text.split(" by ")[1] for answer in answers} == {str(other.pid)}
+            starting = (await pool.health())[0]
+            assert (starting.state, starting.alive) == ("starting", False)
+            (tmp_path / "go").touch()
+            await pool.ready()
+            assert [health.alive for health in await pool.health()] == [True, True]
+
+        in_ray_pool(slow_to_start, PoolSettings(replicas=2), use)
+
+    def test_a_caller_that_gives_up_frees_its_place_and_the_replica_drops_its_request(self, tmp_path: Path) -> None:
+        async def use(pool: RayPool) -> list[ReplicaHealth]:
+            asked = asyncio.create_task(pool.complete(request(0)))
+            await until((tmp_path / "waits").exists)
+            second = asyncio.create_task(pool.complete(request(1)))
+            asked.cancel()
+            await until((tmp_path / "cancelled").exists)
+            (tmp_path / "waits").write_text("nobody")
+            second.cancel()
+            assert (await pool.complete(request(2))).text == "2"
+            assert await asyncio.gather(asked, second, return_exceptions=True) and asked.cancelled()
+            return await pool.health()
+
+        (health,) = in_ray_pool(lambda: Waiting(tmp_path), PoolSettings(max_in_flight=1), use)
+        assert (health.requests, health.tokens, health.restarts) == (0, 0, 0)
+
+    def test_closing_fails_what_is_in_flight_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            pool = RayPool(parse_model(lambda: Waiting(tmp_path), Serving(pool=PoolSettings(max_in_flight=3))))
+            await pool.ready()
+            (health,) = await pool.health()
+            asked = asyncio.create_task(ask_all(pool, 9))
+            await until((tmp_path / "waits").exists)
+            await asyncio.gather(pool.close(), pool.close())
+            for answer in await asked:
+                assert isinstance(answer, EngineError) and "closed" in str(answer)
+            await pool.close()
+            with pytest.raises(EngineError, match="closed"):
+                await pool.complete(request(0))
+            assert (tmp_path / "closed").exists() and health.pid
+            await until(lambda: is_gone(health.pid or 0))
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(run())
+
+    def test_a_request_that_cannot_travel_fails_alone(self) -> None:
+        async def use(pool: RayPool) -> list[Any]:
+            odd = replace(request(0), tools=({"lock": threading.Lock()},))
+            asked = [pool.complete(odd), *(pool.complete(request(n)) for n in range(1, 5))]
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+        odd, *others = in_ray_pool(echo, PoolSettings(), use)
+        assert isinstance(odd, EngineError) and "t/0/solver/0 cannot be sent" in str(odd)
+        assert [answer.text.split(" by ")[0] for answer in others] == ["1", "2", "3", "4"]
+
+    def test_an_engine_whose_own_process_died_is_made_anew(self, tmp_path: Path) -> None:
+        class Headless(ScriptedEngine):
+            async def complete(self, request: Request) -> Completion:
+                if not (tmp_path / "once").exists():
+                    (tmp_path / "once").touch()
+                    raise EngineDiedError("its process is gone")
+                return await super().complete(request)
+
+        async def use(pool: RayPool) -> tuple[list[Any], list[ReplicaHealth]]:
+            return await ask_all(pool, 5), await pool.health()
+
+        answers, (health,) = in_ray_pool(lambda: Headless({"solver": "yes"}), PoolSettings(), use)
+        assert [answer.text for answer in answers] == ["yes"] * 5
+        assert health.restarts == 1 and health.last_error == "its process is gone"
+
+    def test_resources_that_are_not_there_are_said_at_once(self) -> None:
+        async def opened() -> None:
+            serving = Serving(pool=PoolSettings(resource="worker", replicas=2))
+            async with open_company(Cast.all("embedded"), ["solver"], serving=serving):
+                pytest.fail("opened")
+
+        with pytest.raises(ConfigError, match=r"ask for 2 worker, Ray has 0; start Ray's nodes with"):
+            asyncio.run(opened())
 
     def test_a_model_that_does_not_load_is_said_at_once(self) -> None:
         def broken() -> Any:

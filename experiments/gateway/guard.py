@@ -1,0 +1,93 @@
+"""Who may ask: checked before anything of a request is read.
+
+A loopback server is within reach of every page that a browser on the machine shows. So a request must name the server
+by a loopback name (a page that had its own name point here would not) and come from no other site.
+"""
+
+import hmac
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from experiments.gateway.replies import error
+
+BODY = 16 * 2**20
+"""Most bytes of a request's body."""
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Guard:
+    """ASGI middleware: the right host and origin, the token, a body that is not too long."""
+
+    def __init__(self, app: ASGIApp, token: str | None, loopback: bool, body: int = BODY):
+        """
+        Args:
+            app: what is guarded.
+            token: what clients must show as `Authorization: Bearer TOKEN`; None lets everybody in.
+            loopback: whether the server listens on loopback alone.
+            body: most bytes of a request's body.
+        """
+        self._app, self._loopback, self._limit = app, loopback, body
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(Headers(scope=scope), scope["path"])
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, self._bounded(receive), send)
+
+    def _refusal(self, headers: Headers, path: str) -> JSONResponse | None:
+        host = headers.get("host", "")
+        if self._loopback and _name(host) not in LOOPBACK:
+            return _refuse(HTTPStatus.FORBIDDEN, "this server answers to localhost alone", "wrong_host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return _refuse(HTTPStatus.FORBIDDEN, "requests from other sites are refused", "wrong_origin")
+        if self._token is not None and path != "/health":
+            scheme, _, shown = headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
+                return _refuse(HTTPStatus.UNAUTHORIZED, "expected the server's token as api_key", "invalid_api_key")
+        if int(length if (length := headers.get("content-length", "0")).isdigit() else 0) > self._limit:
+            return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_long(), "body_too_long")
+        return None
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """For bodies that do not say how long they are."""
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._limit:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_long())
+            return message
+
+        return bounded
+
+    def _too_long(self) -> str:
+        return f"a request's body may have {self._limit:,} bytes"
+
+
+def _name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _refuse(status: HTTPStatus, message: str, code: str) -> JSONResponse:
+    headers = {"x-should-retry": "false"}
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    kind = "authentication_error" if status is HTTPStatus.UNAUTHORIZED else "invalid_request_error"
+    return JSONResponse(error(message, kind, code), status, headers)
