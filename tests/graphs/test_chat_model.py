@@ -29,7 +29,9 @@ def example(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
         return example(schema["anyOf"][0], root)
     if schema.get("type") == "object":
         return {key: example(value, root) for key, value in schema.get("properties", {}).items()}
-    return {"integer": 3, "number": 1.5, "boolean": True, "array": [], "null": None}.get(schema.get("type", ""), "你好")
+    return {"integer": 3, "number": 1.5, "boolean": True, "array": [], "null": None}.get(
+        schema.get("type", ""), "你好, こんにちは"
+    )
 
 
 def obliging(request: Request) -> str:
@@ -93,6 +95,13 @@ class Verdict(BaseModel):
     """A verdict."""
 
     verdict: Literal["A", "B"]
+
+
+class Sum(BaseModel):
+    """Two numbers to add."""
+
+    a: int
+    b: int
 
 
 def scripted(*replies: str, role: str = "solver") -> RoleModel:
@@ -174,7 +183,7 @@ class TestAsking:
             {"type": "reasoning", "reasoning": "hm"},
             {"type": "text", "text": "three"},
         ]
-        request = self.asked([HumanMessage(blocks), AIMessage(blocks), ChatMessage("!", role="user")])
+        request = self.asked([HumanMessage(blocks), AIMessage(blocks), ChatMessage(content="!", role="user")])
         assert [(m.role, m.content) for m in request.messages] == [
             ("user", "One two three"),
             ("assistant", "One two three"),
@@ -185,8 +194,8 @@ class TestAsking:
         ("message", "complaint"),
         [
             (HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]), "a block of type 'image_url'"),
-            (RemoveMessage("1"), "found RemoveMessage"),
-            (ChatMessage("x", role="robot"), "found ChatMessage"),
+            (RemoveMessage(id="1"), "found RemoveMessage"),
+            (ChatMessage(content="x", role="robot"), "found ChatMessage"),
         ],
     )
     def test_what_is_no_text_is_refused(self, message: Any, complaint: str) -> None:
@@ -268,10 +277,8 @@ class TestStructuredOutput:
         assert open_ and "additionalProperties" not in open_ and free is None
 
     def test_function_calling_demands_the_call(self) -> None:
-        model = chat_model("solver", ScriptedEngine(obliging)).with_structured_output(
-            add.args_schema, method="function_calling"
-        )
-        assert model.invoke("x") == add.args_schema(a=3, b=3)
+        model = chat_model("solver", ScriptedEngine(obliging))
+        assert model.with_structured_output(Sum, method="function_calling").invoke("x") == Sum(a=3, b=3)
 
     def test_what_cannot_be_read_is_no_guess(self) -> None:
         model = scripted('{"verdict": "C"}', "hm", '{"verdict": "A"', '{"verdict": "B"}')
