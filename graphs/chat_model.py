@@ -18,11 +18,11 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.json import parse_json_markdown
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
@@ -136,15 +136,17 @@ class RoleModel(BaseChatModel):
         held = {"schema": wanted if strict is False else closed_schema(wanted)} if method == "json_schema" else {}
         shown = {"kwargs": {"method": method, "strict": strict}, "schema": wanted}
         model = self.bind(**held, ls_structured_output_format=shown, **kwargs)
-        parser: Runnable[Any, Any] = JsonOutputParser()
-        if isinstance(schema, type) and is_basemodel_subclass(schema):
-            parser = PydanticOutputParser(pydantic_object=schema)
-        read = RunnableLambda(_whole) | parser
+
+        def read(message: AIMessage) -> Any:
+            return _read(message, schema)
 
         def read_or_say_why(message: AIMessage) -> dict[str, Any]:
-            return _with_raw(message, read)
+            try:
+                return {"raw": message, "parsed": read(message), "parsing_error": None}
+            except OutputParserException as error:
+                return {"raw": message, "parsed": None, "parsing_error": error}
 
-        return model | RunnableLambda(read_or_say_why) if include_raw else model | read
+        return model | RunnableLambda(read_or_say_why if include_raw else read)
 
     def batch(self, inputs: list[LanguageModelInput], config: Any = None, **kwargs: Any) -> list[AIMessage]:
         """As in LangChain; in an episode from one thread, so that who asks first does not depend on threads."""
@@ -290,15 +292,21 @@ def _chunk(message: AIMessage) -> ChatGenerationChunk:
     )
 
 
-def _whole(message: AIMessage) -> AIMessage:
-    """The message, unless it was cut short: LangChain's parsers would make up the end of its JSON."""
+def _read(message: AIMessage, schema: Any) -> Any:
+    """The JSON of a reply, in the schema's class where it is one. LangChain's own parsers would make up the end of a
+    reply that was cut short."""
     if message.response_metadata.get("finish_reason") == "length":
-        raise OutputParserException(f"the reply was cut off by max_tokens: {clip(message.text)}", message.text)
-    return message
-
-
-def _with_raw(message: AIMessage, read: Runnable[Any, Any]) -> dict[str, Any]:
+        raise OutputParserException(
+            f"the reply was cut off by max_tokens: {clip(message.text)}", llm_output=message.text
+        )
     try:
-        return {"raw": message, "parsed": read.invoke(message), "parsing_error": None}
-    except OutputParserException as error:
-        return {"raw": message, "parsed": None, "parsing_error": error}
+        value = parse_json_markdown(message.text, parser=json.loads)
+        if not isinstance(schema, type) or not is_basemodel_subclass(schema):
+            return value
+        validate: Any = getattr(schema, "model_validate", None) or schema.parse_obj  # pyright: ignore[reportAttributeAccessIssue]
+        return validate(value)
+    except (ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
+        problem = " ".join(str(error).split())
+        raise OutputParserException(
+            f"expected JSON that fits the schema, found {clip(message.text)}: {problem}", llm_output=message.text
+        ) from None

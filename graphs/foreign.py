@@ -5,9 +5,12 @@ A graph is asked by its state's own keys: `messages` gets the task as a message;
 or `query` gets it as text. Its answer is the key `answer`, else its last AI message, else a text that it returns.
 """
 
+import asyncio
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -36,6 +39,8 @@ INSTRUCTIONS = (
     "You are the person who gave an assistant the problem below. The assistant stops to ask you something; reply to it "
     "in one line, as that person would.\n\nProblem: {question}"
 )
+THREADS = 256
+"""Most nodes at once, in a run, that are not async."""
 ASKED = ("question", "input", "task", "problem", "query")
 ANSWERED = ("output", "result", "response", "report", "solution", "final")
 AnyGraph = Pregel[Any, Any, Any, Any]
@@ -152,6 +157,14 @@ class Foreign:
         schema = closed_schema(wanted) if isinstance(wanted, dict) else None
         turn = await recorder.call(Call(HUMAN, asked, schema=schema, place=place, anew=True))
         return turn.reply if schema is None else json.loads(turn.reply)
+
+
+@asynccontextmanager
+async def threads() -> AsyncIterator[None]:
+    """Room for nodes that are not async: each holds a thread while its model answers, and with the event loop's few
+    episodes would wait for one another."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "palaestra node"))
+    yield
 
 
 def is_native(graph: AnyGraph) -> bool:

@@ -162,7 +162,7 @@ class Recorder:
         text = render_instructions(call.role, own, {"question": self.stage.task.question})
         opening = [Message("system", text)] if text else []
         begin = next((i for i, message in enumerate(call.messages) if message.role != "system"), len(call.messages))
-        ids = (*(None for _ in opening), *call.ids[begin:])
+        ids = (*(None for _ in opening), *call.ids[begin:]) if call.ids else ()
         return replace(call, messages=(*opening, *call.messages[begin:]), ids=ids)
 
     def _repeat(self, place: Place, key: bytes) -> int:

@@ -23,7 +23,7 @@ from langgraph.pregel import Pregel
 
 from envs.errors import ConfigError, bind_settings, clip
 from graphs.chat_model import chat_model
-from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native
+from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native, threads
 
 Graph = AnyGraph
 Builder = Callable[..., Graph]
@@ -97,17 +97,27 @@ def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, na
                 f"{next(iter(settings))}: the graph is given ready-made; pass the function that builds it"
             )
         graph = _compiled(function, name)
-        name = name or graph.get_name()
-        return Topology(name, graph, foreign=None if is_native(graph) else Foreign(graph, name, Hooks()))
+        return _topology(name or graph.get_name(), graph, Hooks())
     name = name or function.__name__
     models = model_parameters(function)
     bound = bind_settings(function, settings or {}, f"topology {name}", given=models)
     graph = _compiled(function(**bound, **{role: chat_model(role) for role in models}), name)
     roles = getattr(function, "roles", None)
     calls = getattr(function, "calls", None)
-    foreign = None if is_native(graph) else Foreign(graph, name, getattr(function, "hooks", Hooks()))
-    asked = tuple(roles(**bound)) if roles else models
-    return Topology(name, graph, asked, calls(**bound) if calls else None, bound, foreign)
+    return _topology(
+        name,
+        graph,
+        getattr(function, "hooks", Hooks()),
+        roles=tuple(roles(**bound)) if roles else models,
+        calls=calls(**bound) if calls else None,
+        settings=bound,
+    )
+
+
+def _topology(name: str, graph: Graph, hooks: Hooks, **known: Any) -> Topology:
+    if is_native(graph):
+        return Topology(name, graph, **known)
+    return Topology(name, graph, **known, foreign=Foreign(graph, name, hooks), opened=threads)
 
 
 def model_parameters(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +11,7 @@ from agents.serving import VllmSettings
 from envs.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
 # vLLM reads them when it is imported.
@@ -32,32 +33,36 @@ def start_vllm(target: str, config: Any, settings: VllmSettings) -> "AsyncLLM":
     Raises:
         ConfigError: the model or a setting that vLLM cannot use.
     """
-    local = Path(target).is_dir()
     try:
-        with _environment(_variables(settings, local)):
-            from vllm import AsyncEngineArgs
+        with environment(target, settings):
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            _require_build(settings)
-            arguments = AsyncEngineArgs(
-                model=target,
-                tensor_parallel_size=settings.tensor_parallel,
-                gpu_memory_utilization=settings.gpu_memory,
-                enable_prefix_caching=settings.prefix_caching,
-                max_num_seqs=settings.max_batch,
-                enforce_eager=settings.eager or settings.on_cpu,
-                seed=0,
-                logprobs_mode="processed_logprobs",
-                worker_extension_cls="agents.engines.vllm_worker.WorkerExtension",
-                use_tqdm_on_load=False,
-                disable_log_stats=True,
-                **_options(config, settings),
-            )
-            return AsyncLLM.from_engine_args(arguments, stat_loggers=[_silent_stats()])
+            return AsyncLLM.from_engine_args(arguments(target, config, settings), stat_loggers=[_silent_stats()])
     except (ConfigError, ModuleNotFoundError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever vLLM says of a model or a setting
         raise ConfigError(f"vLLM cannot serve {target}: {said(error)}") from None
+
+
+def arguments(target: str, config: Any, settings: VllmSettings) -> "AsyncEngineArgs":
+    """vLLM's own; see start_vllm."""
+    from vllm import AsyncEngineArgs
+
+    _require_build(settings)
+    return AsyncEngineArgs(
+        model=target,
+        tensor_parallel_size=settings.tensor_parallel,
+        gpu_memory_utilization=settings.gpu_memory,
+        enable_prefix_caching=settings.prefix_caching,
+        max_num_seqs=settings.max_batch,
+        enforce_eager=settings.eager or settings.on_cpu,
+        seed=0,
+        logprobs_mode="processed_logprobs",
+        worker_extension_cls="agents.engines.vllm_worker.WorkerExtension",
+        use_tqdm_on_load=False,
+        disable_log_stats=True,
+        **_options(config, settings),
+    )
 
 
 def _options(config: Any, settings: VllmSettings) -> dict[str, Any]:
@@ -87,19 +92,6 @@ def _options(config: Any, settings: VllmSettings) -> dict[str, Any]:
     return options
 
 
-def _variables(settings: VllmSettings, local: bool) -> dict[str, str]:
-    variables = {"HF_HUB_OFFLINE": "1"} if local else {}
-    if settings.on_cpu:
-        variables |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model runs in vLLM's process itself, not in yet another
-            "OMP_NUM_THREADS": str(settings.threads),
-            "TORCHDYNAMO_DISABLE": "1",  # compiling needs a C++ compiler, and stalls the first requests for seconds
-            "TORCH_CPP_LOG_LEVEL": "ERROR",
-            "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore::FutureWarning"])),
-        }
-    return variables
-
-
 def _require_build(settings: VllmSettings) -> None:
     from vllm.platforms import current_platform
 
@@ -112,8 +104,9 @@ def _require_build(settings: VllmSettings) -> None:
 
 
 @contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def environment(target: str, settings: VllmSettings) -> Iterator[None]:
     """Variables for vLLM's processes. The libraries that it has them load first are for no other program to load."""
+    changes = _variables(target, settings)
     before = {name: os.environ.get(name) for name in (*changes, "LD_PRELOAD")}
     os.environ.update(changes)
     try:
@@ -124,6 +117,19 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _variables(target: str, settings: VllmSettings) -> dict[str, str]:
+    variables = {"HF_HUB_OFFLINE": "1"} if Path(target).is_dir() else {}
+    if settings.on_cpu:
+        variables |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model runs in vLLM's process itself, not in yet another
+            "OMP_NUM_THREADS": str(settings.threads),
+            "TORCHDYNAMO_DISABLE": "1",  # compiling needs a C++ compiler, and stalls the first requests for seconds
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore::FutureWarning"])),
+        }
+    return variables
 
 
 def _silent_stats() -> Any:

@@ -82,7 +82,7 @@ async def ask(pool: Pool, count: int, policy: str = "") -> list[Any]:
 
 async def scores(pool: Any, probe: Probe, policy: str = "") -> list[float]:
     """How far each replica's log-probabilities are from the probe's."""
-    found = [await replica.score(probe.ids, policy) for replica in pool._replicas]
+    found = await pool.score(probe.ids, policy)
     return [max(abs(a - b) for a, b in zip(one, probe.logprobs, strict=True)) for one in found]
 
 
