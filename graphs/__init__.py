@@ -6,15 +6,29 @@ that know nothing of all this.
 
 from graphs.chat_model import RoleModel, chat_model
 from graphs.mad import mad
+from graphs.merge import gsa, universal
 from graphs.play import play
+from graphs.refine import actor_critic, friction, self_debug, self_refine
+from graphs.selforg import selforg
+from graphs.shapes import chain, loop
 from graphs.society import society
 from graphs.solo import solo
+from graphs.stepwise import stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
 from graphs.topology import Builder, Graph, Topology, build, load_function, topology
 from graphs.turns import Episode, Failure, Turn
+from graphs.verify import verify_refine
 from graphs.vote import vote
+from graphs.votes import best_of_n, certainty, collective, fobar, p_true, rpc
 
-TOPOLOGIES: dict[str, Builder] = {"solo": solo, "vote": vote, "society": society, "mad": mad}
+TOPOLOGIES: dict[str, Builder] = {
+    function.__name__: function
+    for function in (
+        *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
+        *(self_refine, actor_critic, stepwise, self_debug, friction, verify_refine),
+        *(society, mad, selforg),
+    )
+}
 
 __all__ = [
     "TOPOLOGIES",
@@ -28,20 +42,37 @@ __all__ = [
     "Table",
     "Topology",
     "Turn",
+    "actor_critic",
+    "best_of_n",
     "build",
+    "certainty",
+    "chain",
     "chat_model",
+    "collective",
     "count_votes",
+    "fobar",
+    "friction",
+    "gsa",
     "judge",
     "load_function",
+    "loop",
     "mad",
     "merge_turns",
+    "p_true",
     "play",
     "plurality",
     "revise",
+    "rpc",
+    "self_debug",
+    "self_refine",
+    "selforg",
     "society",
     "solo",
     "solve",
     "speak",
+    "stepwise",
     "topology",
+    "universal",
+    "verify_refine",
     "vote",
 ]

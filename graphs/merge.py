@@ -39,7 +39,8 @@ async def _ask(state: Table, runtime: Runtime[Stage], move: Move, solutions: Seq
 
 @topology(roles=_roles, calls=lambda samples=5: samples + 1)
 def universal(samples: Samples = 5) -> Graph:
-    """
+    """The model names the solution that most agree with.
+
     Args:
         samples: solutions that the model chooses from.
     """
@@ -59,7 +60,8 @@ def universal(samples: Samples = 5) -> Graph:
 
 @topology(roles=_roles, calls=lambda samples=5: samples + 1)
 def gsa(samples: Samples = 5) -> Graph:
-    """
+    """The model reads all solutions and writes a new one.
+
     Args:
         samples: solutions that the model reads.
     """

@@ -80,7 +80,8 @@ def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
 
 @topology(roles=lambda rounds=2: (SOLVER,), calls=lambda rounds=2: 1 + 2 * rounds)
 def self_refine(rounds: Rounds = 2) -> Graph:
-    """
+    """The solver reviews its own solution and mends it.
+
     Args:
         rounds: most refinements; each costs a review and a solution.
     """
@@ -98,7 +99,8 @@ def self_refine(rounds: Rounds = 2) -> Graph:
     calls=lambda lanes=2, rounds=1: lanes * (1 + 2 * rounds),
 )
 def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1) -> Graph:
-    """
+    """Reviewers mark the steps of solutions, which are mended and then vote.
+
     Args:
         lanes: solutions that are refined side by side.
         rounds: most refinements of each; each costs a review and a solution.
@@ -115,7 +117,8 @@ def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1) -> 
 
 @topology(roles=lambda rounds=3: (SOLVER,), calls=lambda rounds=3: 1 + rounds)
 def self_debug(rounds: Rounds = 3) -> Graph:
-    """
+    """The env runs the solution, which is mended by what that shows.
+
     Args:
         rounds: most refinements.
     """
@@ -133,7 +136,8 @@ def self_debug(rounds: Rounds = 3) -> Graph:
 
 @topology(roles=lambda rounds=10: (SOLVER,), calls=lambda rounds=10: 1 + rounds)
 def friction(rounds: Rounds = 10) -> Graph:
-    """
+    """The solver is told whether it is right, until it is.
+
     Args:
         rounds: most refinements.
     """

@@ -12,6 +12,7 @@
 Solutions without a readable answer abstain in all of them; ties go to the answer seen first.
 """
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,8 @@ def _sampler(samples: int, certainty: bool = False) -> Any:
 
 @topology(roles=lambda **_: (SOLVER,), calls=lambda samples=6, power=0.5: samples)
 def certainty(samples: Samples = 6, power: Annotated[float, Field(ge=0)] = 0.5) -> Graph:
-    """
+    """Votes by rank of self-certainty.
+
     Args:
         samples: solutions drawn.
         power: of the ranks; 0 is the plain vote.
@@ -75,7 +77,8 @@ def certainty(samples: Samples = 6, power: Annotated[float, Field(ge=0)] = 0.5) 
 
 @topology(roles=lambda **_: (SOLVER,), calls=lambda samples=6, prune=True: samples)
 def rpc(samples: Samples = 6, prune: bool = True) -> Graph:
-    """
+    """Votes by the probability of distinct solutions, unlikely ones pruned.
+
     Args:
         samples: solutions drawn.
         prune: whether unlikely ones are dropped first.
@@ -86,10 +89,12 @@ def rpc(samples: Samples = 6, prune: bool = True) -> Graph:
         if any(not turn.logprobs for turn in turns):
             raise EngineError("perplexity consistency needs log-probabilities, which this engine does not give")
         logprobs = [sum(turn.logprobs) for turn in turns]
-        dropped = aggregate.unlikely(logprobs) if prune else [False] * len(turns)
+        # In proportion to the likeliest: whole solutions' probabilities are too small for a float.
+        likely = [math.exp(logprob - max(logprobs)) for logprob in logprobs]
+        dropped = aggregate.unlikely(likely) if prune else [False] * len(turns)
         kept = [i for i, out in enumerate(dropped) if not out]
         scores = aggregate.perplexity_consistency(
-            [groups[i] for i in kept], [turns[i].reply for i in kept], [logprobs[i] for i in kept]
+            [groups[i] for i in kept], [turns[i].reply for i in kept], [logprobs[i] - max(logprobs) for i in kept]
         )
         return settled(turns, scores, f"perplexity consistency of {len(kept)} of {samples}")
 
@@ -98,7 +103,8 @@ def rpc(samples: Samples = 6, prune: bool = True) -> Graph:
 
 @topology(roles=lambda **_: (SOLVER, REVIEWER), calls=lambda samples=3: 3 * samples)
 def p_true(samples: Samples = 3) -> Graph:
-    """
+    """Votes weighted by the probability that a reviewer finds the solution correct.
+
     Args:
         samples: solutions drawn; each costs a review, and a choice between its two verdicts.
     """
@@ -137,7 +143,8 @@ def verdict_of(table: Table, review: Turn) -> Ask:
     calls=lambda models=2, samples=3: models * samples,
 )
 def collective(models: Samples = 2, samples: Samples = 3) -> Graph:
-    """
+    """Several models vote, each weighted by its own consistency.
+
     Args:
         models: how many: `solver_1`, `solver_2`, … are cast with them.
         samples: solutions of each.
@@ -163,7 +170,8 @@ def fobar(
     asks: Samples = 3,
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> Graph:
-    """
+    """A hidden number of the question is asked back, given each candidate answer.
+
     Args:
         samples: solutions drawn.
         most: candidates, the most frequent answers; a single one is not asked back.
@@ -206,7 +214,8 @@ async def _same(runtime: Runtime[Stage], answer: str | None, number: str) -> boo
 
 @topology(roles=lambda **_: (SOLVER, JUDGE_ROLE), calls=lambda samples=3: samples + 2 * (samples - 1))
 def best_of_n(samples: Samples = 3) -> Graph:
-    """
+    """A judge compares solutions two at a time, in both orders.
+
     Args:
         samples: solutions drawn; those of one answer meet the judge once.
     """
