@@ -53,27 +53,28 @@ def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
     async def answer(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         return await solve(state, runtime, roles)
 
+    def solutions(state: Table) -> list[Turn]:
+        # Its own reviews are turns of the solver too.
+        last = {turn.role: turn for turn in state.turns if turn.role in roles and turn.move != REVIEW.name}
+        return [last[role] for role in roles]
+
     async def refine(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         # A lane is open as long as its solution is of the latest round.
-        solutions = [turn for turn in state.latest(roles) if turn.round == state.round]
-        texts, said = await feedback(state, runtime, solutions)
+        latest = [turn for turn in solutions(state) if turn.round == state.round]
+        texts, said = await feedback(state, runtime, latest)
         reviews = said or [None] * len(texts)
         asks = [
             Ask(solution.role, REFINE, {"feedback": text}, reads=[review] if review else [], follows=solution)
-            for solution, text, review in zip(solutions, texts, reviews, strict=True)
+            for solution, text, review in zip(latest, texts, reviews, strict=True)
             if text is not None
         ]
-        state = state.with_turns(said)
-        mended = await speak(state, runtime, asks, state.round + 1)
-        return {
-            "turns": [*said, *mended],
-            "round": state.round + bool(mended),
-            "stop_reason": "" if mended else "clean",
-        }
+        mended = await speak(state.with_turns(said), runtime, asks, state.round + 1)
+        reason = "" if mended else "nothing to mend"
+        return {"turns": [*said, *mended], "round": state.round + bool(mended), "stop_reason": reason}
 
     async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         reason = state.stop_reason or f"{rounds} rounds"
-        return {"answer": await count_votes(runtime, state.latest(roles)), "stop_reason": reason}
+        return {"answer": await count_votes(runtime, solutions(state)), "stop_reason": reason}
 
     return loop(answer, refine, settle, lambda state: bool(state.stop_reason) or state.round > rounds)
 
