@@ -22,6 +22,10 @@ from envs.errors import ConfigError
 State = Literal["starting", "ready", "dead"]
 
 
+class ReplicaDiedError(EngineError):
+    """It died before it answered: the request can be asked again elsewhere."""
+
+
 class PublishError(EngineError):
     """A publish failed; the message says where, why, and what is served now."""
 
@@ -49,7 +53,14 @@ class ReplicaEnd(Protocol):
     """After deaths; those that were asked for do not count."""
     last_error: str
 
-    async def ask(self, request: Request) -> Completion: ...
+    async def ask(self, request: Request) -> Completion:
+        """Answer one request.
+
+        Raises:
+            ReplicaDiedError: it died before it answered.
+            EngineError: the engine's own.
+        """
+        ...
 
     async def up(self) -> Status:
         """Wait while it starts. Raises what keeps it from serving."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,32 @@ class TestLocalPool:
 
         with_pool(LocalPool, "embedded", use)
 
+    def test_what_stays_in_flight_beyond_the_deadline_fails_the_publish(self, new: tuple[Path, Probe]) -> None:
+        async def run() -> None:
+            answer, publishes = asyncio.Event(), []
+
+            class Busy(ScriptedEngine):
+                async def complete(self, request: Request) -> Any:
+                    await answer.wait()
+                    return await super().complete(request)
+
+                async def publish(self, policy: str, version: str, source: Path) -> None:
+                    publishes.append(version)
+
+                async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+                    return new[1].logprobs
+
+            pool = LocalPool(parse_model(Busy({"solver": "x"})))
+            asked = asyncio.create_task(pool.complete(request(1)))
+            await asyncio.sleep(0)
+            with pytest.raises(PublishError, match=r"requests in flight took longer than 0\.05 s; .* as before"):
+                await pool.publish("", "2", new[0], deadline_s=0.05, probe=new[1])
+            answer.set()
+            assert (await asked).version == (await pool.complete(request(2))).version == "1" and not publishes
+            await pool.close()
+
+        asyncio.run(run())
+
     def test_roles_that_differ_in_their_adapter_share_a_pool(self, adapter: tuple[Path, Probe]) -> None:
         from agents.cast import Seat
 
@@ -350,6 +376,7 @@ class Hanging(TransformersEngine):
 
 @pytest.mark.ray
 @pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_started")
 class TestRayPool:
     def test_all_replicas_serve_it_and_one_that_is_killed_then_serves_it_again(
