@@ -132,8 +132,7 @@ class Foreign:
             return final_answer(answer) or answer.strip() or None
         words = _last_words(state.get("messages") or [])
         if not words:
-            asked = self._fields if isinstance(self._fields, Mapping) else {}
-            texts = [value for key, value in state.items() if isinstance(value, str) and key not in asked]
+            texts = [value for key, value in state.items() if isinstance(value, str) and key not in ASKED]
             known = [value for key in ANSWERED if isinstance(value := state.get(key), str)]
             words = next(iter([*known, *reversed(texts)]), "")
         return final_answer(words)
