@@ -90,8 +90,10 @@ def _is_met(requirement: Requirement) -> bool:
 def _pip(*arguments: str) -> None:
     constraints = ["-c", str(CONSTRAINTS)] if CONSTRAINTS.is_file() else []
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*command, *constraints, *arguments]).returncode:
-        sys.exit("pip could not install them; what it says is above")
+    # Kept quiet when it succeeds: what is left out, pip would call an error.
+    done = subprocess.run([*command, *constraints, *arguments], text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(f"pip could not install them:\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":
