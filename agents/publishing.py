@@ -187,9 +187,11 @@ class Publisher:
             await self._try(trials, policy, weights, ends, deadline_s)
             failed = any(trial.failure for trial in trials)
             remeasured = {} if policy or failed else await self._remeasured_adapters(trials[0].replica)
-        except BaseException:
+        except BaseException as error:
             for trial in trials:
                 trial.replica.restart(f"{name} was given up")
+            if isinstance(error, EngineError):
+                raise PublishError(f"{name}: {error}; replicas start again with the weights that they had") from None
             raise
         if failed:
             raise PublishError(f"{name}: {await self._undo(trials, policy)}")
@@ -237,8 +239,8 @@ class Publisher:
 
     async def _try_one(self, trial: _Trial, policy: str, weights: Published) -> None:
         replica, ids = trial.replica, weights.probe.ids
+        versions = (await replica.up()).versions
         trial.life = replica.life
-        versions = (await replica.status()).versions
         if policy in versions:
             earlier = self._published.get(policy)
             source = earlier.source if earlier else (None if policy else home_of(self._spec))

@@ -360,6 +360,32 @@ class TestLocalPool:
             asyncio.run(opened("openai:tiny@http://127.0.0.1:1/v1"))
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_started")
+def test_closing_ends_a_publish_that_is_under_way(tmp_path: Path, new: tuple[Path, Probe]) -> None:
+    class Stuck(ScriptedEngine):
+        async def publish(self, policy: str, version: str, source: Path) -> None:
+            (tmp_path / "begun").touch()
+            await asyncio.Event().wait()
+
+        async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+            return new[1].logprobs
+
+    async def use(pool: RayPool) -> None:
+        publishing = asyncio.create_task(pool.publish("", "2", new[0], probe=new[1]))
+        async with asyncio.timeout(60):
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.02)
+        waiting = asyncio.create_task(pool.complete(request(1)))
+        await asyncio.sleep(0)
+        await pool.close()
+        for task in (publishing, waiting):
+            with pytest.raises(EngineError, match="closed"):
+                await task
+
+    with_pool(RayPool, lambda: Stuck({"solver": "x"}), use)
+
+
 class Hanging(TransformersEngine):
     """The first to be published to while the file is there takes it away and does not end."""
 
