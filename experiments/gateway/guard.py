@@ -50,13 +50,14 @@ class Guard:
         if self._loopback and _name(host) not in LOOPBACK:
             return _refuse(HTTPStatus.FORBIDDEN, "this server answers to localhost alone", "wrong_host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return _refuse(HTTPStatus.FORBIDDEN, "requests from other sites are refused", "wrong_origin")
         if self._token is not None and path != "/health":
             scheme, _, shown = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
                 return _refuse(HTTPStatus.UNAUTHORIZED, "expected the server's token as api_key", "invalid_api_key")
-        if int(length if (length := headers.get("content-length", "0")).isdigit() else 0) > self._limit:
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limit:
             return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_long(), "body_too_long")
         return None
 
