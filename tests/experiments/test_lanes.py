@@ -44,9 +44,10 @@ def test_every_edge_can_be_followed(sources: tuple[set[int], ...]) -> None:
             between = [row.ljust(40)[lane] for row in rows[source + 1 : reader]]
             # The source's lane goes down without a gap, and turns towards the reader in the reader's row.
             assert all(cell in "│├┤┼" for cell in between)
+            row = rows[reader].ljust(40)
             low, high = sorted((lane, places[reader]))
-            across = rows[reader].ljust(40)[low : high + 1]
-            assert across[0] in "●├╰" and across[-1] in "●┤╯" and all(cell in "─│┼┴●" for cell in across[1:-1])
+            assert row[places[reader]] == "●" and row[lane] in ("├╰┼┴●" if lane == low else "┤╯┼┴●")
+            assert all(cell in "─│┼┴" for cell in row[low + 1 : high])
 
 
 def test_what_would_be_too_wide_is_not_drawn() -> None:

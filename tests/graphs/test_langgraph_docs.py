@@ -79,5 +79,5 @@ def test_a_third_partys_team_runs_with_two_lines_changed(tmp_path: Path, capsys:
     shown = capsys.readouterr().out
     assert task.answers[0] in shown and "correct" in shown
     lines = [line.split("  team/")[0].rstrip() for line in shown.splitlines() if re.search(r"[●○].*  team/\d", line)]
-    assert lines[:9] == ["○", "├─●", "│ ●", "● │", "● │", "├─┼─●", "│ │ ├─●", "╰─●─┴─╯", "  ╰─●"]
+    assert lines[:9] == ["○", "├─●", "│ ●", "● │", "● │", "├─┼─●", "│ │ ├─●", "╰─●─┴─╯", "  ●"]
     assert '⚒ multiply {"a": 3, "b": 4}' in shown and "⚒ → 12.0" in shown
