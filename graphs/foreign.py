@@ -89,9 +89,10 @@ class Foreign:
             recorder: of the episode.
             limit: supersteps between two interrupts, and interrupts.
         """
-        graph = copy(self._graph)
+        graph, durability = copy(self._graph), None
         if not isinstance(graph.checkpointer, BaseCheckpointSaver):
-            graph.checkpointer = InMemorySaver(serde=_Memory())
+            # Written when the graph stops alone: nobody else looks into it.
+            graph.checkpointer, durability = InMemorySaver(serde=_Memory()), "exit"
         config: RunnableConfig = {
             "recursion_limit": limit,
             "callbacks": [recorder.places],
@@ -99,7 +100,7 @@ class Foreign:
         }
         given = self._input(recorder.stage.task.question)
         for _ in range(limit):
-            state = await graph.ainvoke(given, config, context=self._context())
+            state = await graph.ainvoke(given, config, context=self._context(), durability=durability)
             if not isinstance(state, Mapping) or not state.get("__interrupt__"):
                 return {"answer": self._answer(state), "stop_reason": "ended"}
             given = Command(resume=await self._replies(graph, config, recorder))

@@ -184,6 +184,28 @@ class TestInterrupts:
         assert episode.turn("llm/1").follows == "llm/0" and episode.turn("llm/1").reads == ("human/0",)
         assert episode.answer == "yes"
 
+    def test_within_a_subgraph_what_had_ended_does_not_run_again(self, play_scripted: PlayScripted) -> None:
+        ran: list[str] = []
+
+        def draft(state: Question) -> dict[str, str]:
+            ran.append("draft")
+            return {"answer": chat_model("writer").invoke("Draft.").text}
+
+        def check(state: Question) -> dict[str, str]:
+            ran.append("check")
+            return {"answer": f"{state['answer']} {interrupt('Good?')} {interrupt('Sure?')}"}
+
+        def outer() -> Any:
+            inner = StateGraph(Question)
+            inner.add_node("draft", draft)
+            inner.add_node("check", check)
+            inner.add_edge(START, "draft")
+            inner.add_edge("draft", "check")
+            return one_node(inner.compile())
+
+        assert play_scripted(outer, {"writer": ["a"], "human": ["b", "c"]}).answer == "a b c"
+        assert ran == ["draft", "check", "check", "check"]
+
     def several(self) -> Any:
         class Numbered(TypedDict):
             number: int
