@@ -179,7 +179,7 @@ def publish(state: TeamState) -> dict:
 
 def make_team():
     team = StateGraph(TeamState)
-    team.add_node("plan", plan, retry_policy=RetryPolicy(max_attempts=2, initial_interval=0.01))
+    team.add_node("plan", plan, retry_policy=RetryPolicy(max_attempts=2, retry_on=ValueError))
     team.add_node("worker", make_worker())
     team.add_node("write", write)
     team.add_node("review", review)

@@ -41,7 +41,7 @@ def tool_call(name: str, **arguments: Any) -> str:
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
-def one_node(node: Callable[..., Any], state: Any = Question) -> Any:
+def one_node(node: Any, state: Any = Question) -> Any:
     graph = StateGraph(state)
     graph.add_node("node", node)
     graph.add_edge(START, "node")
