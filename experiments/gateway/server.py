@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from envs.errors import ConfigError
-from experiments.gateway.guard import LOOPBACK, Guard
+from experiments.gateway.guard import Guard, is_loopback
 
 GRACE_S = 2
 """How long answers that are on their way may take when the server stops."""
@@ -40,10 +40,6 @@ def url_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     host = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
 
 
 @asynccontextmanager
