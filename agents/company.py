@@ -1,11 +1,13 @@
 """The company: a cast whose pools are open. It lives as long as a run; graphs ask its roles through it."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from agents.cast import Cast, Seat
 from agents.cluster import require_resources, start_ray
@@ -14,6 +16,11 @@ from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import Serving
 from agents.types import Completion, EngineError, Request, Sampling
 from envs.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from agents.embed import Embedder
 
 Backend = Literal["ray", "local"]
 
@@ -25,6 +32,7 @@ class Company:
         self._cast, self._pools, self._serving = cast, pools, serving
         self._filled: dict[str, tuple[Pool, str]] = {}
         """Role -> who answers for it, and under which policy."""
+        self._embedders: dict[str, asyncio.Future[Embedder]] = {}
 
     def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
         """How a role's replies are drawn.
@@ -45,6 +53,20 @@ class Company:
     def instructions(self, role: str) -> str | None:
         """The user's own instructions for a role; None leaves the topology's."""
         return self._cast.seat(role).instructions
+
+    async def embed(self, texts: Sequence[str], embedder: str = "minilm") -> "np.ndarray":
+        """Vectors of length 1: (len(texts), dimensions); see agents.embed. The embedder is loaded when first asked."""
+        if embedder not in self._embedders:
+            from agents.embed import Embedder
+
+            self._embedders[embedder] = asyncio.ensure_future(asyncio.to_thread(Embedder, embedder))
+        return await (await asyncio.shield(self._embedders[embedder])).embed(texts)
+
+    async def close(self) -> None:
+        """Close what the company itself opened; its pools are closed by who opened them."""
+        for loading in self._embedders.values():
+            with contextlib.suppress(ConfigError):
+                (await loading).close()
 
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
@@ -104,7 +126,11 @@ async def open_company(
             await opened.ready()
         for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
             await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
-        yield Company(cast, pools, serving)
+        company = Company(cast, pools, serving)
+        try:
+            yield company
+        finally:
+            await company.close()
     finally:
         for opened in pools.values():
             await opened.close()

@@ -67,6 +67,12 @@ class Request:
     """Tools that the model may call: OpenAI's `{"type": "function", "function": {…}}`."""
     tool_choice: str = "auto"
     """auto, none, required, or the name of the tool that must be called."""
+    opening: str = ""
+    """The beginning of the reply, given; what is sampled goes on from it."""
+    choices: tuple[str, ...] = ()
+    """Nothing is sampled: the reply is the likeliest of these after `opening`, each weighed by its log-probability."""
+    certainty: bool = False
+    """Whether the completion is to say how far each token's distribution was from uniform."""
     schema: Mapping[str, Any] | None = None
     """JSON schema that the reply is held to while it is sampled. An engine that cannot do so raises EngineError."""
 
@@ -88,6 +94,11 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     """For each token its log-probability in nats under the distribution it was drawn from: temperature and top-p
     applied; at temperature 0 under the model's own distribution."""
+    certainty: tuple[float, ...] = ()
+    """For each token, when asked for: the KL divergence of the uniform distribution from the model's own (temperature
+    1, whole vocabulary), in nats. Kang et al., arXiv:2502.18581."""
+    choice_logprobs: tuple[float, ...] = ()
+    """For each of the request's choices its log-probability in nats at temperature 1, summed over its tokens."""
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0

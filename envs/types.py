@@ -78,6 +78,24 @@ class Env(Protocol):
         ...
 
 
+def split_steps(text: str) -> list[str]:
+    """The steps of a solution: its paragraphs where it has several, else its lines. Joined they are the text again,
+    so that what stands before a step is a beginning that can be gone on from."""
+    separator = r"\n[ \t]*\n\s*" if len(re.findall(r"\S[ \t]*\n[ \t]*\n\s*\S", text)) else r"\n"
+    steps: list[str] = []
+    start = 0
+    for found in re.finditer(separator, text):
+        if text[start : found.end()].strip():
+            steps.append(text[start : found.end()])
+            start = found.end()
+    rest = text[start:]
+    if rest.strip() or not steps:
+        steps.append(rest)
+    elif rest:
+        steps[-1] += rest
+    return steps
+
+
 _BRACES = re.compile(r"(\\boxed)?\{|\}")
 _MARKED = re.compile(
     r"^[ \t*_>#-]*"

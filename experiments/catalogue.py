@@ -37,12 +37,13 @@ def _run_line(run: Run) -> str:
 
 
 def _first_line(function: Callable[..., Any]) -> str:
-    return (inspect.getdoc(function) or "").splitlines()[0]
+    return next(iter((inspect.getdoc(function) or "").splitlines()), "")
 
 
 def _module_line(function: Callable[..., Any]) -> str:
-    module = inspect.getmodule(function)
-    return _first_line(function) if module is None else (inspect.getdoc(module) or "").splitlines()[0]
+    """The function's own line, else that of its module: a file of one topology says there what it is."""
+    own, module = _first_line(function), inspect.getmodule(function)
+    return own if (own != "Args:" and own) or module is None else (inspect.getdoc(module) or "").splitlines()[0]
 
 
 def _settings(function: Callable[..., Any]) -> str:

@@ -7,14 +7,21 @@ that know nothing of all this.
 from graphs.chat_model import RoleModel, chat_model
 from graphs.mad import mad
 from graphs.play import play
+from graphs.selforg import selforg
+from graphs.shapes import chain, loop
 from graphs.society import society
 from graphs.solo import solo
+from graphs.stepwise import stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
 from graphs.topology import Builder, Graph, Topology, build, load_function, topology
 from graphs.turns import Episode, Failure, Turn
 from graphs.vote import vote
+from graphs.votes import best_of_n, certainty, collective, rpc
 
-TOPOLOGIES: dict[str, Builder] = {"solo": solo, "vote": vote, "society": society, "mad": mad}
+TOPOLOGIES: dict[str, Builder] = {
+    function.__name__: function
+    for function in (solo, vote, certainty, rpc, best_of_n, collective, stepwise, society, mad, selforg)
+}
 
 __all__ = [
     "TOPOLOGIES",
@@ -28,20 +35,28 @@ __all__ = [
     "Table",
     "Topology",
     "Turn",
+    "best_of_n",
     "build",
+    "certainty",
+    "chain",
     "chat_model",
+    "collective",
     "count_votes",
     "judge",
     "load_function",
+    "loop",
     "mad",
     "merge_turns",
     "play",
     "plurality",
     "revise",
+    "rpc",
+    "selforg",
     "society",
     "solo",
     "solve",
     "speak",
+    "stepwise",
     "topology",
     "vote",
 ]

@@ -55,6 +55,7 @@ async def play(topology: Topology, env: Env, task: Task, company: Company, seed:
         turns=recorder.turns(),
         answer=answer,
         stop_reason=stop_reason,
+        notes=tuple(stage.notes),
         verdict=verdict,
         failure=failure,
         seconds=stage.seconds(),

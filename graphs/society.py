@@ -10,10 +10,10 @@ such an episode as correct).
 
 from typing import Annotated, Any
 
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
+from graphs.shapes import loop
 from graphs.table import Stage, Table, count_votes, revise, solve
 from graphs.topology import Graph, topology
 
@@ -41,15 +41,4 @@ def society(agents: Annotated[int, Field(ge=1)] = 3, rounds: Annotated[int, Fiel
         answer = await count_votes(runtime, state.latest(roles))
         return {"answer": answer, "stop_reason": f"vote after {rounds} rounds"}
 
-    def goes_on(table: Table) -> str:
-        return "update" if table.round < rounds else "decide"
-
-    graph = StateGraph(Table, context_schema=Stage)
-    graph.add_node("answer", answer)
-    graph.add_node("update", update)
-    graph.add_node("decide", decide)
-    graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", goes_on, ["update", "decide"])
-    graph.add_conditional_edges("update", goes_on, ["update", "decide"])
-    graph.add_edge("decide", END)
-    return graph.compile()
+    return loop(answer, update, decide, lambda table: table.round >= rounds)

@@ -2,24 +2,20 @@
 
 from typing import Any
 
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
+from graphs.shapes import chain
 from graphs.table import Stage, Table, solve
 from graphs.topology import Graph, topology
 
 SOLVER = "solver"
 
 
-async def _solve(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+async def answer(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
     update = await solve(state, runtime, [SOLVER])
     return {**update, "answer": update["turns"][-1].answer, "stop_reason": "solved"}
 
 
 @topology(roles=lambda: (SOLVER,), calls=lambda: 1)
 def solo() -> Graph:
-    graph = StateGraph(Table, context_schema=Stage)
-    graph.add_node("solve", _solve)
-    graph.add_edge(START, "solve")
-    graph.add_edge("solve", END)
-    return graph.compile()
+    return chain(answer)

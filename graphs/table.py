@@ -51,6 +51,13 @@ class Table:
         """The role's latest turn."""
         return next((turn for turn in reversed(self.turns) if turn.role == role), None)
 
+    def turn(self, id: str) -> Turn:
+        return next(turn for turn in self.turns if turn.id == id)
+
+    def with_turns(self, turns: Sequence[Turn]) -> "Table":
+        """The table as it will be with these turns, for asking on within the same node."""
+        return replace(self, turns=merge_turns(self.turns, turns))
+
     def by(self, role: str) -> list[Turn]:
         return [turn for turn in self.turns if turn.role == role]
 
@@ -77,6 +84,8 @@ class Stage:
     sample: int = 0
     ledger: list[Turn] = field(default_factory=list)
     """Every turn as it ends, also of episodes that fail later."""
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """What a node writes down for the episode's record beside its turns; JSON values."""
     started: float = field(default_factory=time.monotonic)
 
     def seconds(self) -> float:
@@ -95,6 +104,12 @@ class Ask:
     """Turns of others that the fields quote."""
     follows: Turn | None = None
     """The role's own turn to go on from; None begins a conversation with the role's instructions."""
+    opening: str = ""
+    """The beginning of the reply, given."""
+    choices: tuple[str, ...] = ()
+    """What the reply is chosen from, by likelihood, in place of sampling it."""
+    certainty: bool = False
+    """Whether the engine is to measure self-certainty."""
     instructions: str | None = None
     """Name of the instructions in templates/roles; None takes the role's own name. The cast may replace them."""
 
@@ -132,9 +147,11 @@ async def speak(
     return turns
 
 
-async def solve(table: Table, runtime: Runtime[Stage], roles: Sequence[str], retries: int = 0) -> dict[str, Any]:
+async def solve(
+    table: Table, runtime: Runtime[Stage], roles: Sequence[str], retries: int = 0, certainty: bool = False
+) -> dict[str, Any]:
     """Every role solves the problem on its own, seeing nobody; begins a round. A role named k times solves k times."""
-    asks = [Ask(role, SOLVE, {"question": table.question}) for role in roles]
+    asks = [Ask(role, SOLVE, {"question": table.question}, certainty=certainty) for role in roles]
     return {"turns": await speak(table, runtime, asks, table.round + 1, retries), "round": table.round + 1}
 
 
@@ -168,7 +185,7 @@ async def judge(table: Table, runtime: Runtime[Stage], role: str = "judge") -> d
     turns: list[Turn] = []
     for other in others:
         fields = {"question": table.question, "a": winner.reply, "b": other.reply}
-        so_far = replace(table, turns=[*table.turns, *turns])
+        so_far = table.with_turns(turns)
         asked = await speak(so_far, runtime, [Ask(role, JUDGE, fields, reads=[winner, other])])
         turns += asked
         winner = other if isinstance(asked[-1].result, Judgement) and asked[-1].result.choice == "B" else winner
@@ -220,6 +237,9 @@ def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
         seed=seed_of(stage.seed, stage.task.id, stage.sample, id),
         prefix=prefix,
         history=tuple(history),
+        opening=ask.opening,
+        choices=ask.choices,
+        certainty=ask.certainty,
         schema=ask.move.schema if stage.company.structured(ask.role) else None,
     )
 
@@ -234,7 +254,7 @@ def _parse(move: Move, reply: str) -> Any:
 def _turn(
     table: Table, ask: Ask, id: str, round: int, request: Request, completion: Completion, times: Mapping[str, Any]
 ) -> Turn:
-    result = _parse(ask.move, completion.text)
+    result = _parse(ask.move, request.opening + completion.text)
     failed = isinstance(result, ParseFailure)
     return make_turn(
         request,

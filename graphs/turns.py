@@ -40,6 +40,8 @@ class Turn(BaseModel):
     messages: tuple[Message, ...]
     """The new messages of this turn, after those it follows."""
     reply: str
+    """With `opening`, where the beginning was given."""
+    opening: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     """What the reply asks to have run; its markup is not part of `reply`."""
     result: Any = None
@@ -58,6 +60,9 @@ class Turn(BaseModel):
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     """Nats, for each of token_ids under the distribution that it was drawn from."""
+    certainty: tuple[float, ...] = ()
+    """Where it was asked for; see agents.types.Completion."""
+    choice_logprobs: tuple[float, ...] = ()
     asked_s: float = 0.0
     """Seconds from the episode's beginning until it was asked, and until it was answered."""
     answered_s: float = 0.0
@@ -93,7 +98,10 @@ def make_turn(request: Request, completion: Completion, **place: Any) -> Turn:
     """The record of one call: what was asked and answered, and by `place` where it stands in the episode."""
     return Turn.model_construct(
         messages=request.messages,
-        reply=completion.text,
+        reply=request.opening + completion.text,
+        opening=request.opening,
+        certainty=completion.certainty,
+        choice_logprobs=completion.choice_logprobs,
         tool_calls=completion.tool_calls,
         policy=completion.policy,
         version=completion.version,
@@ -127,6 +135,8 @@ class Episode(BaseModel):
     """How it came to it, in the topology's words ("agreed", "break in round 2", "extractive judge")."""
     verdict: Verdict | None
     """None when the episode failed."""
+    notes: tuple[dict[str, Any], ...] = ()
+    """What the topology wrote down beside its turns, such as the edges of each round; JSON values."""
     failure: str | None = None
     """What kept the episode from ending, on one line. The turns until then are kept."""
     seconds: float = 0.0

@@ -6,10 +6,10 @@ solutions without a readable answer abstain.
 
 from typing import Annotated, Any
 
-from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
+from graphs.shapes import chain
 from graphs.solo import SOLVER
 from graphs.table import Stage, Table, count_votes, solve
 from graphs.topology import Graph, topology
@@ -28,10 +28,4 @@ def vote(samples: Annotated[int, Field(ge=1)] = 6) -> Graph:
     async def count(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         return {"answer": await count_votes(runtime, state.turns), "stop_reason": f"vote of {samples}"}
 
-    graph = StateGraph(Table, context_schema=Stage)
-    graph.add_node("sample", sample)
-    graph.add_node("count", count)
-    graph.add_edge(START, "sample")
-    graph.add_edge("sample", "count")
-    graph.add_edge("count", END)
-    return graph.compile()
+    return chain(sample, count)

@@ -42,6 +42,7 @@ class ChatTokenizer:
         prefix: Sequence[int] = (),
         history: Sequence[Message] = (),
         tools: Sequence[Mapping[str, Any]] = (),
+        opening: str = "",
     ) -> list[int]:
         """Token ids of a prompt that ends where the assistant's reply begins.
 
@@ -50,6 +51,7 @@ class ChatTokenizer:
             prefix: ids of an earlier prompt and its completion, kept as they are: nothing is tokenised again.
             history: the messages behind `prefix`.
             tools: that the model may call; behind `prefix` they were shown already.
+            opening: the beginning of the reply.
 
         Raises:
             EngineError: tools for a chat template that shows none: the model would never hear of them.
@@ -58,14 +60,21 @@ class ChatTokenizer:
             raise EngineError(
                 f"the chat template of {self._where} shows no tools; take a model that was trained on them"
             )
+        begun = self._ids(self._defused(opening)) if opening else []
         if not prefix:
-            return self._ids(self._render([*history, *messages], add_generation_prompt=True, tools=tools))
+            rendered = self._render([*history, *messages], add_generation_prompt=True, tools=tools)
+            return [*self._ids(rendered), *begun]
         # What the template puts after any reply is read off a conversation with a marked one.
         stub = [Message("user", "."), Message("assistant", _MARK), *messages]
         tail = self._render(stub, add_generation_prompt=True).partition(_MARK)[2]
         if prefix[-1] in self.end_ids:
             tail = tail.removeprefix(self.tokenizer.decode([prefix[-1]]))
-        return [*prefix, *self._ids(tail)]
+        return [*prefix, *self._ids(tail), *begun]
+
+    def encode_request(self, request: Request, choice: str = "") -> list[int]:
+        """The prompt of a request, with its opening and one of its choices after that."""
+        opening = request.opening + choice
+        return self.encode(request.messages, request.prefix, request.history, request.tools, opening)
 
     def decode(self, ids: Sequence[int]) -> str:
         ids = ids[:-1] if len(ids) and ids[-1] in self.end_ids else ids

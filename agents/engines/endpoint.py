@@ -130,6 +130,11 @@ class EndpointEngine:
                 f"{self._name} takes no policies, found {clip(request.policy)}; "
                 "have the server load the adapter and name it as a model: openai:ADAPTER@URL"
             )
+        if request.opening or request.choices or request.certainty:
+            raise EngineError(
+                f"{self._name} can only answer: chat endpoints go on from no given opening and weigh no choices; take "
+                "the model as hf:DIR or vllm:DIR"
+            )
         arrived = time.monotonic()
         try:
             reply, asked = await self._ask(request)

@@ -3,6 +3,8 @@
 A row's draw depends on its own logits and its own uniform number alone, never on the rows beside it.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +41,12 @@ def draw(logits: Tensor, temperature: Tensor, top_p: Tensor | None, uniform: Ten
     tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
     tokens = torch.where(greedy, logits.argmax(-1), tokens)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def self_certainty(logits: Tensor) -> Tensor:
+    """Of each row's distribution at temperature 1 over the whole vocabulary: (B,) nats; see Completion.certainty."""
+    logprobs = torch.log_softmax(logits.float(), -1)
+    return -(logprobs.mean(-1) + math.log(logits.shape[-1]))
 
 
 def _nucleus(logits: Tensor, top_p: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Both answer by the request's key, `task/sample/role/n`, never by the order in which requests arrive, so an episode is
 the same at any concurrency. Token ids are the UTF-8 bytes of the text, the prefix of a conversation included. Tool
-calls are scripted as models write them: see agents.engines.tools.
+calls are scripted as models write them: see agents.engines.tools. A choice is scripted as the JSON list of its
+log-probabilities.
 """
 
 import json
@@ -89,6 +90,10 @@ def role_and_number(key: str) -> tuple[str, int]:
 def _completion(request: Request, text: str, policy: str, version: str) -> Completion:
     prompt = [*request.prefix] or [b for m in request.history for b in m.content.encode()]
     prompt += [b for m in request.messages for b in m.content.encode()]
+    if request.choices:
+        weights = tuple(float(weight) for weight in json.loads(text))
+        best = request.choices[weights.index(max(weights))]
+        return Completion(best, "stop", policy, version, choice_logprobs=weights, prompt_tokens=len(prompt))
     ids = tuple(text.encode())
     words, tool_calls = split_tool_calls(text, request.seed, request.tools)
     return Completion(

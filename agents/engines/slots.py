@@ -135,6 +135,18 @@ class Slots:
         logits = self._forward(tokens[:, None], padded[:, None], attention_mask=visible[:, None, None])
         return logits[: len(positions), -1]
 
+    def read(self, sequences: list[list[int]], start: int) -> list[list[float]]:
+        """Log-probabilities of each sequence's tokens from `start` on, nats at temperature 1; no slot is touched."""
+        width = max(map(len, sequences))
+        ids = torch.zeros((len(sequences), width), dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+        ids = ids.to(self._device)
+        kept = torch.arange(start - 1, width - 1, device=self._device)
+        logprobs = self._model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits.float().log_softmax(-1)
+        found = logprobs.gather(2, ids[:, start:, None])[:, :, 0].tolist()
+        return [row[: len(sequence) - start] for row, sequence in zip(found, sequences, strict=True)]
+
     def move(self, source: int, target: int, length: int) -> None:
         for layer in self._layers:
             layer.move(source, target, length)

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from agents.engines.chat import ChatTokenizer
-from agents.engines.sampling import draw, uniforms
+from agents.engines.choices import Choices
+from agents.engines.sampling import draw, self_certainty, uniforms
 from agents.engines.slots import Slots
 from agents.engines.tools import enforced_schema
-from agents.engines.weights import Weights, weights_version
+from agents.engines.weights import Weights, end_ids, require_full_attention, weights_version
 from agents.types import Completion, EngineError, Finish, Request
 from envs.errors import ConfigError
 
@@ -51,9 +52,12 @@ class _Row:
     """Most tokens to sample."""
     matcher: Any = None
     """Follows the reply where it is held to a schema."""
+    choices: Choices | None = None
+    """What the reply is picked from, where nothing is sampled."""
     uniforms: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    certainty: list[float] = field(default_factory=list)
     started: float = 0.0
 
 
@@ -104,7 +108,7 @@ class TransformersEngine:
         if device == "cpu":
             torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(directory)
-        _require_full_attention(config, directory)
+        require_full_attention(config, directory)
         tokenizer = AutoTokenizer.from_pretrained(directory)
         self.chat = ChatTokenizer(tokenizer, str(directory), end_ids(directory, config))
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
@@ -205,7 +209,7 @@ class TransformersEngine:
 
     def _prepare(self, row: _Row) -> None:
         request = row.request
-        row.prompt = self.chat.encode(request.messages, request.prefix, request.history, request.tools)
+        row.prompt = self.chat.encode_request(request)
         room = self.context - len(row.prompt)
         if room < 1:
             raise EngineError(
@@ -214,6 +218,9 @@ class TransformersEngine:
             )
         if request.policy not in self.weights.versions:
             raise EngineError(f"policy {request.policy} was never published to {self.policy}")
+        if request.choices:
+            row.choices = Choices(self.chat, request, self.context)
+            return
         row.limit = min(request.sampling.max_tokens, room)
         row.uniforms = uniforms(request.seed, row.limit)
         schema = enforced_schema(request)
@@ -227,7 +234,7 @@ class TransformersEngine:
 
     def _admit(self, waiting: list[_Row]) -> None:
         """Run the prompts of waiting rows, of like length together, and draw their first tokens."""
-        admitted = self._chosen(waiting)
+        admitted = [row for row in self._chosen(waiting) if not self._weighed(row)]
         admitted.sort(key=lambda row: len(row.prompt))
         while admitted:
             count = len(admitted)
@@ -244,6 +251,19 @@ class TransformersEngine:
                 waiting += admitted  # whoever handles it must find every row
                 raise
         self._retire()
+
+    def _weighed(self, row: _Row) -> bool:
+        """Answer a row that has choices."""
+        if row.choices is None:
+            return False
+        policy = row.request.policy
+        try:
+            logprobs = self._slots.read(row.choices.ids, row.choices.start)
+            result: Any = row.choices.completion(logprobs, policy or self.policy, self.weights.versions[policy])
+        except Exception as error:  # noqa: BLE001 - its caller's to see
+            result = error
+        _answer([(row, result)])
+        return True
 
     def _chosen(self, waiting: list[_Row]) -> list[_Row]:
         """Take the rows that go next out of `waiting`: the oldest, of one policy at a time."""
@@ -270,6 +290,9 @@ class TransformersEngine:
     def _draw(self, rows: list[_Row], logits: torch.Tensor) -> None:
         device = logits.device
         sampling = [row.request.sampling for row in rows]
+        if any(row.request.certainty for row in rows):
+            for row, value in zip(rows, self_certainty(logits).tolist(), strict=True):
+                row.certainty.append(value)
         if any(row.matcher for row in rows):
             from agents.engines.grammar import masked
 
@@ -331,6 +354,7 @@ class TransformersEngine:
             prompt_ids=tuple(row.prompt),
             token_ids=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
+            certainty=tuple(row.certainty) if row.request.certainty else (),
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.tokens),
             queue_s=row.started - row.arrived,
@@ -361,22 +385,3 @@ def _resolve(batch: _Results) -> None:
             row.future.set_exception(result)
         else:
             row.future.set_result(result)
-
-
-def _require_full_attention(config: Any, directory: Path) -> None:
-    kinds = getattr(config, "layer_types", None)
-    sliding = any(kind != "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None)
-    if sliding:
-        raise ConfigError(
-            f"{directory} is a {config.model_type} model with sliding-window or other special attention, which this "
-            "engine does not batch; serve it with vLLM"
-        )
-
-
-def end_ids(directory: Path | str, config: Any) -> list[int]:
-    """The ids that the model's own generation settings stop at."""
-    try:
-        ids = GenerationConfig.from_pretrained(directory).eos_token_id
-    except OSError:
-        ids = config.eos_token_id
-    return ids if isinstance(ids, list) else [] if ids is None else [ids]

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.engines.chat import ChatTokenizer
+from agents.engines.choices import Choices
 from agents.engines.tools import enforced_schema
-from agents.engines.transformers import end_ids
 from agents.engines.vllm_launch import said, start_vllm
-from agents.engines.weights import weights_version
+from agents.engines.weights import end_ids, weights_version
 from agents.serving import VllmSettings
 from agents.types import Completion, EngineDiedError, EngineError, Request
 from envs.errors import clip
@@ -84,13 +84,20 @@ class VllmEngine:
     async def complete(self, request: Request) -> Completion:
         arrived = time.monotonic()
         weights = self._weights_of(request.policy)
-        prompt = self.chat.encode(request.messages, request.prefix, request.history, request.tools)
+        prompt = self.chat.encode_request(request)
         room = self.context - len(prompt)
         if room < 1:
             raise EngineError(
                 f"the prompt of {request.key} has {len(prompt)} tokens, the context of {self.policy} is "
                 f"{self.context}; play fewer rounds or take a model with a longer context"
             )
+        if request.certainty:
+            raise EngineError("vLLM gives no self-certainty; take the transformers engine (hf:DIR)")
+        if request.choices:
+            choices = Choices(self.chat, request, self.context)
+            scores = await asyncio.gather(*(self.score(ids, request.policy) for ids in choices.ids))
+            found = [score[choices.start - 1 :] for score in scores]
+            return choices.completion(found, request.policy or self.policy, weights.version)
         output = await self._ask(prompt, self._sampling(request, room), weights, request.key)
         reply = output.outputs[0]
         ids = tuple(reply.token_ids)

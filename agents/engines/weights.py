@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import GenerationConfig
 
 from agents.probe import load_whole, measure, require_all
 from agents.types import EngineError
-from envs.errors import clip
+from envs.errors import ConfigError, clip
 
 _BASE = ""
 _INJECTED = ".base_layer."
@@ -140,3 +141,22 @@ def weights_version(directory: Path) -> str:
                 file.seek(i * block if size <= block * blocks else i * (size - block) // (blocks - 1))
                 digest.update(file.read(block))
     return digest.hexdigest()[:12]
+
+
+def require_full_attention(config: Any, directory: Path) -> None:
+    kinds = getattr(config, "layer_types", None)
+    sliding = any(kind != "full_attention" for kind in kinds) if kinds else getattr(config, "sliding_window", None)
+    if sliding:
+        raise ConfigError(
+            f"{directory} is a {config.model_type} model with sliding-window or other special attention, which this "
+            "engine does not batch; serve it with vLLM"
+        )
+
+
+def end_ids(directory: Path | str, config: Any) -> list[int]:
+    """The ids that the model's own generation settings stop at."""
+    try:
+        ids = GenerationConfig.from_pretrained(directory).eos_token_id
+    except OSError:
+        ids = config.eos_token_id
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
