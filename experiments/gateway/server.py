@@ -1,7 +1,6 @@
 """The server itself: uvicorn on a socket of ours, inside the event loop that plays the episodes."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -57,10 +56,9 @@ async def listening(app: FastAPI, at: socket.socket, token: str | None) -> Async
         timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[at]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+    async with asyncio.TaskGroup() as group:  # a server that fails takes the block with it
+        group.create_task(server.serve(sockets=[at]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
