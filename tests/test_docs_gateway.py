@@ -14,12 +14,11 @@ DOC = (Path(__file__).parents[1] / "docs" / "gateway.md").read_text(encoding="ut
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_function_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_function_plays(workplace: Path) -> None:
     (code,) = re.findall(r"```python\n# mine.py\n(.*?)```", DOC, re.DOTALL)
     commands = re.findall(r"^palaestra (run .*|show mine .*)$", DOC, re.MULTILINE)
     assert len(commands) == 2
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(code, encoding="utf-8")
+    (workplace / "mine.py").write_text(code, encoding="utf-8")
     assert main([*shlex.split(commands[0]), "--backend", "local"]) == 0
     assert main(shlex.split(commands[1])) == 0
     summary = Run.open("mine").summary()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +10,17 @@ from envs import make_env
 from experiments import Run
 from experiments.command import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DOC = (ROOT / "docs" / "langgraph.md").read_text(encoding="utf-8")
-TEAM = Path(__file__).with_name("maths_team.py")
+TEAM = ROOT / "tests" / "graphs" / "maths_team.py"
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(workplace: Path) -> Path:
     """The page's files, in the working directory."""
     for code in re.findall(r"```python\n(.*?)```", DOC, re.DOTALL):
-        (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for module in ("mine", "debate", "named"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    return tmp_path
+        (workplace / code.splitlines()[0].removeprefix("# ")).write_text(code, encoding="utf-8")
+    return workplace
 
 
 @pytest.mark.model
