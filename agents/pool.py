@@ -14,8 +14,8 @@ from typing import Protocol
 from agents.engines import ModelSpec
 from agents.local import LocalReplica
 from agents.probe import Probe
-from agents.publishing import Door, Published, Publisher, ReplicaEnd, State
-from agents.remote import RemoteReplica, ReplicaDiedError
+from agents.publishing import Door, Published, Publisher, ReplicaDiedError, ReplicaEnd, State
+from agents.remote import RemoteReplica
 from agents.routing import Router
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError, clip
@@ -69,7 +69,7 @@ class Pool(Protocol):
 
         Args:
             policy: empty for the model's own weights, else the name of an adapter.
-            version: never used before for this policy, not by a publish that failed either.
+            version: never used before for this policy, nor by a publish that failed on a replica.
             source: a directory in Hugging Face format, for an adapter in PEFT's, which every replica can read. It has
                 to stay as it is until the policy's next publish.
             deadline_s: from the moment that earlier publishes are over; None takes the setting `pool.publish_s`.

@@ -22,6 +22,10 @@ from envs.errors import ConfigError
 State = Literal["starting", "ready", "dead"]
 
 
+class ReplicaDiedError(EngineError):
+    """It died before it answered: the request can be asked again elsewhere."""
+
+
 class PublishError(EngineError):
     """A publish failed; the message says where, why, and what is served now."""
 
@@ -49,7 +53,14 @@ class ReplicaEnd(Protocol):
     """After deaths; those that were asked for do not count."""
     last_error: str
 
-    async def ask(self, request: Request) -> Completion: ...
+    async def ask(self, request: Request) -> Completion:
+        """Answer one request.
+
+        Raises:
+            ReplicaDiedError: it died before it answered.
+            EngineError: the engine's own.
+        """
+        ...
 
     async def up(self) -> Status:
         """Wait while it starts. Raises what keeps it from serving."""
@@ -176,9 +187,11 @@ class Publisher:
             await self._try(trials, policy, weights, ends, deadline_s)
             failed = any(trial.failure for trial in trials)
             remeasured = {} if policy or failed else await self._remeasured_adapters(trials[0].replica)
-        except BaseException:
+        except BaseException as error:
             for trial in trials:
                 trial.replica.restart(f"{name} was given up")
+            if isinstance(error, EngineError):
+                raise PublishError(f"{name}: {error}; replicas start again with the weights that they had") from None
             raise
         if failed:
             raise PublishError(f"{name}: {await self._undo(trials, policy)}")
@@ -226,8 +239,8 @@ class Publisher:
 
     async def _try_one(self, trial: _Trial, policy: str, weights: Published) -> None:
         replica, ids = trial.replica, weights.probe.ids
+        versions = (await replica.up()).versions
         trial.life = replica.life
-        versions = (await replica.status()).versions
         if policy in versions:
             earlier = self._published.get(policy)
             source = earlier.source if earlier else (None if policy else home_of(self._spec))

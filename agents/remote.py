@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.cluster import last_line
 from agents.engines import ModelSpec
-from agents.publishing import Published, State, install, tolerance_of
+from agents.publishing import Published, ReplicaDiedError, State, install, tolerance_of
 from agents.replica import Answer, Replica, Status
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError
@@ -17,10 +17,6 @@ from envs.errors import ConfigError
 CLOSE_S = 5.0
 """How long an engine has for closing before its process is killed."""
 logger = logging.getLogger("palaestra.pool")
-
-
-class ReplicaDiedError(EngineError):
-    """It died before it answered: the request can be asked again elsewhere."""
 
 
 class RemoteReplica:
@@ -51,12 +47,6 @@ class RemoteReplica:
         self._living = asyncio.get_running_loop().create_task(self._live(), name=f"replica {number} of {spec.name}")
 
     async def ask(self, request: Request) -> Completion:
-        """Answer one request.
-
-        Raises:
-            ReplicaDiedError: it died before it answered.
-            EngineError: the engine's own.
-        """
         if self._failure:
             raise ReplicaDiedError(str(self._failure))
         number = next(self._numbers)

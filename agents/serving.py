@@ -106,7 +106,7 @@ class PoolSettings:
     max_in_flight: Annotated[int, Field(ge=1)] = 1024
     """Requests of this pool beyond this wait in the caller."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a replica that died is started again before its requests fail."""
+    """How often a replica that died is started again; also how many deaths of replicas a request outlives."""
     gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs a replica, fractions allowed; None takes what the engine needs (Ray hides them from actors without)."""
     publish_s: Annotated[float, Field(gt=0)] = 300.0

@@ -99,6 +99,11 @@ def parse_step(text: str) -> Step | None:
     return Step(int(match[1]), match[2], int(match[3]), int(match[4])) if match else None
 
 
+def run_report(line: int, right: Step, found: Step) -> str:
+    """What running a solution says of its first wrong step, on that line."""
+    return f"Running it shows an error in line {line}: {right}, not {found.result}."
+
+
 def check_step(expression: str, before: Sequence[str], step: str) -> Verdict:
     """Judge one step after the steps before it.
 
@@ -251,6 +256,16 @@ class Arithmetic:
             )
         expected = int(task.answers[0])
         return Verdict.correct() if number == expected else Verdict.incorrect(f"expected {expected}, found {number}")
+
+    async def check(self, task: Task, reply: str) -> str | None:
+        """Computes what each step of the reply says that it computes; whether it is the step to do, running it does
+        not show."""
+        for line, text in enumerate(reply.splitlines(), 1):
+            if step := parse_step(text):
+                right = step._replace(result=compute(*step[:3]))
+                if right != step:
+                    return run_report(line, right, step)
+        return None
 
     async def group(self, answers: Sequence[str]) -> list[int]:
         keys = [answer.strip() if (number := _integer(answer)) is None else number for answer in answers]

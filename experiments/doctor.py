@@ -27,6 +27,8 @@ _REQUIRED = (
     "loky",
     "click",
     "rich",
+    "fastapi",
+    "uvicorn",
 )
 
 

@@ -33,8 +33,9 @@ def main() -> None:
         return
     print(f"Installing {PACKAGE} {VERSION} and what it needs …", flush=True)
     _pip("--no-deps", f"{PACKAGE}=={VERSION}")
-    _pip("--no-deps", *(str(r) for r in requirements(PACKAGE) if r.name == ALONE))
-    _pip(*map(str, (*requirements(PACKAGE), *requirements(ALONE))), f"torch=={version('torch')}")
+    alone, rest = ([r for r in requirements(PACKAGE) if (r.name == ALONE) == wanted] for wanted in (True, False))
+    _pip("--no-deps", *map(str, alone))
+    _pip(*map(str, (*rest, *requirements(ALONE))), f"torch=={version('torch')}")
     if absent := missing():
         sys.exit(f"still missing after the installation: {', '.join(map(str, absent))}")
     print(f"{PACKAGE} {VERSION} is installed; try: palaestra run solo --env arithmetic --model vllm:DIR")
@@ -89,8 +90,10 @@ def _is_met(requirement: Requirement) -> bool:
 def _pip(*arguments: str) -> None:
     constraints = ["-c", str(CONSTRAINTS)] if CONSTRAINTS.is_file() else []
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*command, *constraints, *arguments]).returncode:
-        sys.exit("pip could not install them; what it says is above")
+    # Kept quiet when it succeeds: what is left out, pip would call an error.
+    done = subprocess.run([*command, *constraints, *arguments], text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(f"pip could not install them:\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":

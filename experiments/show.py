@@ -17,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.results import Conclusion, Critique, Judgement, Moderation, Sabotage, ToolUse
+from agents.types import ToolCall
 from envs.errors import ConfigError
 from envs.grading import same_number, same_text
 from envs.types import Task
 from experiments.compare import Row
+from experiments.lanes import draw_lanes
 from experiments.runs import Run, Summary
 from graphs.turns import Episode, Turn
 
@@ -149,9 +151,14 @@ def render_episode(run: Run, episode: Episode, prompts: bool = False) -> Rendera
             subtitle_align="right",
         ),
     ]
+    # The turns of a foreign graph have no rounds that its author would know: they are drawn as the graph they form.
+    foreign = any(turn.move == "chat" for turn in episode.turns)
+    if foreign:
+        parts += [Text(), Rule("Who read whom", align="left", style="dim"), Text(), *_graph(episode, colours), Text()]
+        parts += [Rule("Turns", align="left", style="dim")]
     shown_round: int | None = None
     for turn in episode.turns:
-        if turn.round != shown_round:
+        if turn.round != shown_round and not foreign:
             shown_round = turn.round
             parts += [
                 Text(),
@@ -163,6 +170,9 @@ def render_episode(run: Run, episode: Episode, prompts: bool = False) -> Rendera
 
 def _heading(turn: Turn, task: Task, colours: dict[str, str]) -> Text:
     heading = Text("● ", style=colours[turn.role])
+    if turn.move == "chat":
+        heading.append(turn.id, style=f"bold {colours[turn.role]}").append(f"  {_links(turn)}", style="dim")
+        return heading.append("   ").append_text(_result(turn, task))
     heading.append(turn.role, style=f"bold {colours[turn.role]}")
     heading.append(f"  {_VERBS.get(turn.move, turn.move)}", style="italic")
     readers = dict.fromkeys(id.rpartition("/")[0] for id in turn.reads)
@@ -173,6 +183,29 @@ def _heading(turn: Turn, task: Task, colours: dict[str, str]) -> Text:
     heading.append("   ")
     heading.append_text(_result(turn, task))
     return heading
+
+
+def _links(turn: Turn) -> str:
+    follows = [f"goes on from {turn.follows}"] if turn.follows else []
+    return ", ".join([*follows, *([f"reads {', '.join(turn.reads)}"] if turn.reads else [])])
+
+
+def _graph(episode: Episode, colours: dict[str, str]) -> list[RenderableType]:
+    """One line a turn; beside the lanes who it is and how its reply begins, else whom it reads."""
+    lanes = draw_lanes(episode.turns)
+    wide = max(len(turn.id) for turn in episode.turns)
+    lines: list[RenderableType] = []
+    for i, turn in enumerate(episode.turns):
+        line = Text(f"{lanes[i]}  " if lanes else "● ", style="dim", no_wrap=True, overflow="ellipsis")
+        line.append(turn.id.ljust(wide), style=f"not dim bold {colours[turn.role]}")
+        said = [turn.reply.strip(), *(_call(call) for call in turn.tool_calls)]
+        words = " ".join(" ".join(said).split()) if lanes else _links(turn)
+        lines.append(line.append(f"  {printable(words)}", style="not dim"))
+    return lines
+
+
+def _call(call: ToolCall) -> str:
+    return f"⚒ {call.name} {call.arguments}"
 
 
 def _result(turn: Turn, task: Task) -> Text:
@@ -207,7 +240,12 @@ def _reply(turn: Turn) -> RenderableType:
     text = turn.reply
     if isinstance(turn.result, (Moderation, Conclusion)) and turn.result.reason:
         text = turn.result.reason.replace("; ", "\n")
-    return Padding(Text(printable(text.strip()) or "(empty)"), (0, 0, 0, 4), expand=False)
+    calls = [_call(call) for call in turn.tool_calls]
+    results = [f"⚒ → {message.content}" for message in turn.messages if message.role == "tool"]
+    before, after = (Text(printable("\n".join(lines)), style="dim") for lines in (results, calls))
+    said = Text(printable(text.strip()) or "(empty)" * (not calls))
+    shown = Text("\n").join(part for part in (before, said, after) if part)
+    return Padding(shown, (0, 0, 0, 4), expand=False)
 
 
 def _prompt(turn: Turn) -> RenderableType:

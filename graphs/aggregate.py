@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 
 WEIBULL_SHARE = (0.2, 0.8)
 
@@ -72,6 +71,8 @@ def unlikely(probabilities: Sequence[float]) -> list[bool]:
 
     With fewer than three different values nothing is pruned: there is no mixture to fit.
     """
+    from scipy.optimize import minimize
+
     values = np.maximum(np.asarray(probabilities, float), 1e-300)
     if len(set(values.tolist())) < 3:
         return [False] * len(values)

@@ -89,9 +89,10 @@ class Foreign:
             recorder: of the episode.
             limit: supersteps between two interrupts, and interrupts.
         """
-        graph = copy(self._graph)
+        graph, durability = copy(self._graph), None
         if not isinstance(graph.checkpointer, BaseCheckpointSaver):
-            graph.checkpointer = InMemorySaver(serde=_Memory())
+            # Written when the graph stops alone: nobody else looks into it.
+            graph.checkpointer, durability = InMemorySaver(serde=_Memory()), "exit"
         config: RunnableConfig = {
             "recursion_limit": limit,
             "callbacks": [recorder.places],
@@ -99,7 +100,7 @@ class Foreign:
         }
         given = self._input(recorder.stage.task.question)
         for _ in range(limit):
-            state = await graph.ainvoke(given, config, context=self._context())
+            state = await graph.ainvoke(given, config, context=self._context(), durability=durability)
             if not isinstance(state, Mapping) or not state.get("__interrupt__"):
                 return {"answer": self._answer(state), "stop_reason": "ended"}
             given = Command(resume=await self._replies(graph, config, recorder))
@@ -132,8 +133,7 @@ class Foreign:
             return final_answer(answer) or answer.strip() or None
         words = _last_words(state.get("messages") or [])
         if not words:
-            asked = self._fields if isinstance(self._fields, Mapping) else {}
-            texts = [value for key, value in state.items() if isinstance(value, str) and key not in asked]
+            texts = [value for key, value in state.items() if isinstance(value, str) and key not in ASKED]
             known = [value for key in ANSWERED if isinstance(value := state.get(key), str)]
             words = next(iter([*known, *reversed(texts)]), "")
         return final_answer(words)

@@ -99,13 +99,16 @@ def wait(loop: asyncio.AbstractEventLoop, asked: Coroutine[Any, Any, _Value], wh
     Raises:
         EngineError: this is the loop's own thread, which would wait for itself.
     """
-    with contextlib.suppress(RuntimeError):
-        if asyncio.get_running_loop() is loop:
-            asked.close()
-            raise EngineError(
-                f"{who} was asked with invoke() within an async node, which would stop every other episode: "
-                "await its ainvoke(), or make the node a plain function"
-            )
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        asked.close()
+        raise EngineError(
+            f"{who} was asked with invoke() within an async node, which would stop every other episode: await its "
+            "ainvoke(), or make the node a plain function"
+        )
     return asyncio.run_coroutine_threadsafe(asked, loop).result()
 
 

@@ -7,11 +7,12 @@ gateway (experiments.gateway) ask through it.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,6 +70,7 @@ class Recorder:
         self._place_of: dict[str, Place] = {}
         self._conversations: dict[bytes, list[Turn]] = {}
         self._by_id: dict[str, Turn] = {}
+        self._words: dict[str, list[str]] = {}
         self._repeats: Counter[tuple[Place, bytes]] = Counter()
         self._earlier: dict[tuple[Place, bytes, int], Turn] = {}
         self._resumed = 0
@@ -176,6 +178,7 @@ class Recorder:
         said = _link(key, Message("assistant", turn.reply, turn.tool_calls))
         self._conversations.setdefault(said, []).append(turn)
         self._by_id[message_id(turn)] = turn
+        self._words[turn.id] = [words for words in _words(turn) if words not in self.stage.task.question]
         self._by_id.update((made.id, turn) for made in turn.tool_calls)
 
     def _followed(self, call: Call, keys: Sequence[bytes], place: Place) -> tuple[Turn | None, int]:
@@ -199,11 +202,11 @@ class Recorder:
         quoting = [message.content for message, turn in zip(new, named, strict=True) if not turn]
         alike: dict[str, list[Turn]] = {}
         for turn in self.stage.ledger if quoting else ():
-            words = turn.reply.strip()
-            if turn.id in read or not words or words in self.stage.task.question:
+            if turn.id in read or not self._is_visible(turn, place):
                 continue
-            if self._is_visible(turn, place) and any(_holds(content, words) for content in quoting):
-                alike.setdefault(words, []).append(turn)
+            for words in self._words.get(turn.id, ()):
+                if any(_holds(content, words) for content in quoting):
+                    alike.setdefault(words, []).append(turn)
         read.update(turn.id for turns in alike.values() for turn in turns if not self._said_again(turn, turns))
         own = follows.id if follows else None
         return [turn for turn in self.stage.ledger if turn.id in read and turn.id != own]
@@ -264,6 +267,23 @@ def _plain_json(text: str) -> str:
         return json.dumps(json.loads(text), sort_keys=True)
     except (ValueError, RecursionError):
         return text
+
+
+def _words(turn: Turn) -> list[str]:
+    """What may be found of a turn where it is quoted: its reply, and texts in the JSON that it or a tool call is."""
+    found = [turn.reply.strip()] if turn.reply.strip() else []
+    for text in (turn.reply, *(call.arguments for call in turn.tool_calls)):
+        with contextlib.suppress(ValueError, RecursionError):
+            found += [words for words in _texts(json.loads(text)) if len(words) >= QUOTED]
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value.strip()
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _holds(content: str, words: str) -> bool:

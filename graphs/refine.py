@@ -23,7 +23,7 @@ from agents.moves import REFINE, REVIEW
 from agents.results import Review
 from agents.types import EngineError
 from envs.types import Checks
-from graphs.shapes import loop
+from graphs.shapes import lane_roles, loop
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
 from graphs.topology import Graph, topology
@@ -33,11 +33,6 @@ from graphs.votes import REVIEWER, review_of
 Rounds = Annotated[int, Field(ge=0)]
 Feedback = Callable[[Table, Runtime[Stage], Sequence[Turn]], Awaitable[tuple[list[str | None], list[Turn]]]]
 """For each solution what is to be mended, None when nothing is; and the turns that it took, one a solution or none."""
-
-
-def lane_roles(role: str, lanes: int) -> list[str]:
-    """`role`, or `role_1`, `role_2`, … where several play side by side."""
-    return [role] if lanes == 1 else [f"{role}_{i}" for i in range(1, lanes + 1)]
 
 
 def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:

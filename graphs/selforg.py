@@ -25,10 +25,12 @@ from graphs.topology import Graph, topology
 
 @dataclass
 class SelfOrgTable(Table):
+    edges: list[tuple[int, int, float]] = field(default_factory=list)
+    """(agent that is read, reader, weight) of the graph that is walked."""
+    walk: list[int] = field(default_factory=list)
+    """The agents that speak in a round, in its order."""
     order: list[int] = field(default_factory=list)
-    """Agents that are still to speak in this round."""
-    sources: dict[int, list[int]] = field(default_factory=dict)
-    """Agent -> those it reads in this round."""
+    """Of these, those that are still to speak in this round."""
 
 
 def _roles(agents: int = 4, **_: Any) -> tuple[str, ...]:
@@ -64,49 +66,37 @@ def selforg(
 
     async def organize(state: SelfOrgTable, runtime: Runtime[Stage]) -> dict[str, Any]:
         vectors, values = await _measured(state, runtime)
-        built = contribution.organize(vectors, values, neighbours, threshold, variant)
-        order = contribution.reading_order(built, values)
-        if state.round > 1 and not reform:
-            order, sources = _walk(state), state.sources
-        else:
-            sources = {agent: sorted(built.predecessors(agent)) for agent in order}
-        runtime.context.notes.append(
-            {
-                "round": state.round,
-                "contributions": values.tolist(),
-                "edges": [[roles[u], roles[v], w] for u, v, w in contribution.edges(built)],
-            }
-        )
-        speaking = [agent for i, agent in enumerate(order) if i == 0 or sources[agent]]
-        return {"order": speaking, "sources": sources, "round": state.round + 1}
+        edges, walk = state.edges, state.walk
+        if reform or not walk:
+            built = contribution.organize(vectors, values, neighbours, threshold, variant)
+            edges, order = contribution.edges(built), contribution.reading_order(built, values)
+            readers = {reader for _, reader, _ in edges}
+            walk = [agent for i, agent in enumerate(order) if i == 0 or agent in readers]
+        shown = [[roles[read], roles[reader], weight] for read, reader, weight in edges]
+        note = {"round": state.round, "contributions": values.tolist(), "edges": shown}
+        runtime.context.notes.append(note)
+        return {"edges": edges, "walk": walk, "order": walk, "round": state.round + 1}
 
     async def update(state: SelfOrgTable, runtime: Runtime[Stage]) -> dict[str, Any]:
         agent, *rest = state.order
-        peers = [turn for other in state.sources[agent] if (turn := state.last(roles[other]))]
+        peers = state.latest([roles[read] for read, reader, _ in state.edges if reader == agent])
         fields = {"question": state.question, "peers": [peer.reply for peer in peers]}
         ask = Ask(roles[agent], REVISE, fields, reads=peers, follows=state.last(roles[agent]))
         return {"turns": await speak(state, runtime, [ask]), "order": rest}
 
+    async def check(state: SelfOrgTable, runtime: Runtime[Stage]) -> dict[str, Any]:
+        vectors, _ = await _measured(state, runtime)
+        reason = f"{rounds} rounds" if state.round > rounds else ""
+        return {"stop_reason": "consensus" if contribution.consensus(vectors) else reason}
+
     async def settle(state: SelfOrgTable, runtime: Runtime[Stage]) -> dict[str, Any]:
-        vectors, values = await _measured(state, runtime)
-        best, _ = contribution.centre(vectors, values, variant)
-        agreed = contribution.consensus(vectors)
-        turn = state.latest(roles)[best]
-        return {"answer": turn.answer, "stop_reason": "consensus" if agreed else f"{state.round - 1} rounds"}
+        best, _ = contribution.centre(*await _measured(state, runtime), variant)
+        return {"answer": state.latest(roles)[best].answer, "stop_reason": state.stop_reason or "0 rounds"}
 
     async def _measured(state: Table, runtime: Runtime[Stage]) -> tuple[Vectors, Vectors]:
         replies = [turn.reply for turn in state.latest(roles)]
         vectors = contribution.unit(await runtime.context.company.embed(replies, embedder))
         return vectors, contribution.shapley(vectors) if exact else contribution.surrogate(vectors)
-
-    def _walk(state: Table) -> list[int]:
-        said = [turn.role for turn in state.turns if turn.round == state.round]
-        return [roles.index(role) for role in said]
-
-    async def check(state: SelfOrgTable, runtime: Runtime[Stage]) -> dict[str, Any]:
-        vectors, _ = await _measured(state, runtime)
-        done = contribution.consensus(vectors) or state.round > rounds
-        return {"stop_reason": "done" if done else ""}
 
     def after_check(state: SelfOrgTable) -> str:
         return "settle" if state.stop_reason else "organize"

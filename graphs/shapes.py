@@ -33,3 +33,8 @@ def loop(
         graph.add_conditional_edges(name, lambda table: names[2] if done(table) else names[1], names[1:])
     graph.add_edge(names[2], END)
     return graph.compile()
+
+
+def lane_roles(role: str, lanes: int) -> list[str]:
+    """`role`, or `role_1`, `role_2`, … where several play side by side."""
+    return [role] if lanes == 1 else [f"{role}_{i}" for i in range(1, lanes + 1)]

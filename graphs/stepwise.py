@@ -14,8 +14,7 @@ from pydantic import Field
 from agents.moves import CRITIQUE, SOLVE
 from agents.results import Critique
 from envs.types import final_answer, split_steps
-from graphs.refine import lane_roles
-from graphs.shapes import loop
+from graphs.shapes import lane_roles, loop
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
 from graphs.topology import Graph, topology

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableSerializable
@@ -27,6 +27,7 @@ from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native, threads
 
 Graph = AnyGraph
 Builder = Callable[..., Graph]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 GRAPHS = (Pregel, StateGraph)
 """What a module may export ready-made, as `graph = builder.compile()`."""
 
@@ -60,8 +61,8 @@ def topology(
     ask: Callable[[str], Any] | None = None,
     answer: Callable[[Any], str | None] | None = None,
     resume: Callable[[Any], Any] | None = None,
-) -> Callable[[Builder], Builder]:
-    """Mark a function that builds a graph.
+) -> Callable[[_Function], _Function]:
+    """Mark a function that builds a graph, or an agent function (experiments.gateway.agent).
 
     Args:
         roles: the roles it asks; takes the function's keyword arguments, those filled with models left out.
@@ -71,7 +72,7 @@ def topology(
         resume: for a foreign graph: an interrupt's value -> what it goes on with; else the role human is asked.
     """
 
-    def mark(function: Builder) -> Builder:
+    def mark(function: _Function) -> _Function:
         function.roles, function.calls = roles, calls  # pyright: ignore[reportFunctionMemberAccess]
         function.hooks = Hooks(ask, answer, resume)  # pyright: ignore[reportFunctionMemberAccess]
         return function

@@ -149,12 +149,15 @@ class Episode(BaseModel):
         return next(turn for turn in self.turns if turn.id == id)
 
     def digest(self) -> str:
-        """SHA-256 over task, turns (token ids, or text where the engine gives none) and outcome; no times in it."""
+        """SHA-256 over task, turns (token ids, or text where the engine gives none) and outcome; no times in it.
+
+        Turns count in any order: where agents outside ask in parallel, nothing but arrival may tell which came first.
+        """
         outcome = [self.answer, self.stop_reason, self.verdict and self.verdict.status, self.failure is not None]
-        turns = [
-            [t.role, t.prompt_ids, t.token_ids] if t.token_ids else [t.role, [m.content for m in t.messages], t.reply]
+        turns = sorted(
+            json.dumps([t.role, t.prompt_ids, t.token_ids] if t.token_ids else [t.role, _texts(t.messages), t.reply])
             for t in self.turns
-        ]
+        )
         return hashlib.sha256(json.dumps([self.task.id, self.sample, turns, outcome]).encode()).hexdigest()
 
 
@@ -163,6 +166,10 @@ def conversation(turns: Sequence[Turn], last: Turn) -> list[Message]:
     by_id = {turn.id: turn for turn in turns}
     messages = [*conversation(turns, by_id[last.follows])] if last.follows else []
     return [*messages, *last.messages, Message("assistant", last.reply, last.tool_calls)]
+
+
+def _texts(messages: Sequence[Message]) -> list[str]:
+    return [message.content for message in messages]
 
 
 def in_order(turns: Sequence[Turn]) -> tuple[Turn, ...]:

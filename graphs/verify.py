@@ -17,7 +17,7 @@ from pydantic import Field
 
 from agents.moves import CHECK_REVIEW, REFINE
 from agents.results import Critique, Review
-from graphs.refine import lane_roles
+from graphs.shapes import lane_roles
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, solve, speak
 from graphs.topology import Graph, topology
@@ -83,9 +83,7 @@ def verify_refine(
     graph.add_edge(START, "generate")
     graph.add_edge("generate", "verify")
     graph.add_conditional_edges("verify", goes_on, ["refine", "settle"])
-    graph.add_conditional_edges(
-        "refine", lambda state: "settle" if state.stop_reason else "verify", ["verify", "settle"]
-    )
+    graph.add_conditional_edges("refine", after_refine, ["verify", "settle"])
     graph.add_edge("settle", END)
     return graph.compile()
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
+_SHUTDOWN_S = 3.0
+"""For vLLM's process to end by itself; less than a pool gives an engine."""
+
 
 @dataclass(frozen=True)
 class _Weights:
@@ -154,7 +157,9 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await llm.abort(list(self._running))
-            await asyncio.to_thread(llm.shutdown)
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # or it would log the process's end as a death
+            await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
 
     @property
     def _open_llm(self) -> "AsyncLLM":

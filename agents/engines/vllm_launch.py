@@ -74,11 +74,13 @@ def _options(config: Any, settings: VllmSettings) -> dict[str, Any]:
     if settings.tensor_parallel > 1:
         options["distributed_executor_backend"] = "mp"
     if settings.max_adapters:
-        # One more than are served: a new version is loaded before the old one goes.
+        # One more than are served: a new version is loaded before the old one goes. And one that stays empty: beside
+        # requests with an adapter, those without get the last slot's on the CPU (vllm-project/vllm#48421).
+        slots = settings.max_adapters + 2
         options |= {
             "enable_lora": True,
-            "max_loras": settings.max_adapters,
-            "max_cpu_loras": settings.max_adapters + 1,
+            "max_loras": slots,
+            "max_cpu_loras": slots,
             "max_lora_rank": _rank(settings.max_rank),
         }
     if settings.on_cpu:

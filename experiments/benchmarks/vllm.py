@@ -8,8 +8,8 @@ checkpoint in float32, one thread to multiply on in every arm:
 - bare: vLLM's AsyncLLM in a process of its own, fed the same prompts as token ids, with the same seeds and limits and
   the log-probabilities of the sampled tokens, as the engine asks for them.
 
-All three are loaded, and take turns, one at work at a time, `--repeats` times; each arm first plays one round that does
-not count. The medians are compared: embedded / vllm, and vllm / bare.
+All three are loaded, and take turns, one at work at a time, another first in each round; a first round does not count.
+Compared is what was measured in the same round, embedded / vllm and vllm / bare: the medians of these ratios.
 """
 
 import asyncio
@@ -106,18 +106,22 @@ async def run(repeats: int) -> dict[str, Any]:
     try:
         await pool.ready()
         for repeat in range(repeats + 1):
-            for name, arm in arms.items():
-                tokens, seconds = await arm()
+            names = list(arms)
+            for name in names[repeat % 3 :] + names[: repeat % 3]:
+                tokens, seconds = await arms[name]()
                 if repeat:
                     rates[name].append(tokens / seconds)
     finally:
         await pool.close()
-    median = {name: statistics.median(values) for name, values in rates.items()}
+
+    def ratio(name: str, other: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(rates[name], rates[other], strict=True)), 2)
+
     return {
-        "tokens_per_s": {name: round(value) for name, value in median.items()},
+        "tokens_per_s": {name: round(statistics.median(values)) for name, values in rates.items()},
         "all": {name: [round(value) for value in values] for name, values in rates.items()},
-        "embedded_over_vllm": round(median["embedded"] / median["vllm"], 2),
-        "pool_over_bare": round(median["vllm"] / median["bare"], 2),
+        "embedded_over_vllm": ratio("embedded", "vllm"),
+        "pool_over_bare": ratio("vllm", "bare"),
     }
 
 

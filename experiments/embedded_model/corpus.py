@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from agents import moves
 from agents.moves import Move, role_template
-from envs.arithmetic import LEVELS, Numbers, Step, brief, question
+from envs.arithmetic import LEVELS, Numbers, Step, brief, question, run_report
 from experiments.embedded_model.problems import (
     LEVEL_WEIGHTS,
     SHORT_LEVEL_WEIGHTS,
@@ -178,23 +178,26 @@ def review_text(right: Sequence[Step], given: Sequence[Step]) -> str:
 
 
 def refine(problem: Problem, rng: random.Random) -> Chat:
-    """Feedback is a review, which may be wrong, or of a wrong solution that bare word or what running it shows."""
+    """Mend a solution by feedback, at times for the second time."""
     own = draw_solution(problem, rng, 0.3)
     chat = _with_role("solver", rng).ask(moves.SOLVE, question=problem.question)
     chat.reply(solution_text(own), trained=own is problem.steps)
+    if rng.random() < 0.3:
+        chat.ask(moves.REFINE, feedback=_feedback(problem, own, rng))
+        own = draw_solution(problem, rng, 0.3)
+        chat.reply(solution_text(own), trained=own is problem.steps)
+    return chat.ask(moves.REFINE, feedback=_feedback(problem, own, rng)).reply(solution_text(problem.steps))
+
+
+def _feedback(problem: Problem, own: Sequence[Step], rng: random.Random) -> str:
+    """A review, which may be wrong, or on a wrong solution that bare word or what running it shows."""
     kind = rng.random()
     if own is problem.steps or kind < 0.5:
-        true = rng.random() < 0.7
-        feedback = review_text(problem.steps, own) if true else _false_review(problem, own, rng)
-    else:
-        feedback = "Your answer is wrong." if kind < 0.75 else run_text(problem.steps, own)
-    return chat.ask(moves.REFINE, feedback=feedback).reply(solution_text(problem.steps))
-
-
-def run_text(right: Sequence[Step], given: Sequence[Step]) -> str:
-    """What running a wrong solution's steps shows."""
-    line, own, other = next((i, a, b) for i, (a, b) in enumerate(zip(right, given, strict=True), 1) if a != b)
-    return f"Running it shows an error in line {line}: {own}, not {other.result}."
+        return review_text(problem.steps, own) if rng.random() < 0.7 else _false_review(problem, own, rng)
+    if kind < 0.75:
+        return "Your answer is wrong."
+    steps = enumerate(zip(problem.steps, own, strict=True), 1)
+    return next(run_report(line, right, found) for line, (right, found) in steps if right != found)
 
 
 def check_review(problem: Problem, rng: random.Random) -> Chat:

@@ -80,7 +80,7 @@ async def evaluate(directory: Path, scale: float = 1.0, seed: int = 1) -> Figure
     """
     engine = TransformersEngine(directory)
     examiner = Examiner(engine, seed)
-    parts: list[Callable[[Examiner, float], Any]] = [
+    parts: tuple[Callable[[Examiner, float], Any], ...] = (
         solver,
         critic,
         judge,
@@ -89,8 +89,7 @@ async def evaluate(directory: Path, scale: float = 1.0, seed: int = 1) -> Figure
         tool,
         reviser,
         debate,
-        whole,
-    ]
+    )
     figures: Figures = {"version": engine.version, "seed": seed, "scale": scale}
     for part in (*parts, whole):
         figures[part.__name__] = await part(examiner, scale)

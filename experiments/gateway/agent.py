@@ -57,9 +57,7 @@ def agent_topology(function: Callable[..., Any], settings: Mapping[str, Any], na
     taken = [parameter for parameter in _GIVEN if parameter in inspect.signature(function).parameters]
     for key in settings.keys() & set(_GIVEN):
         raise ConfigError(f"topology {name}: {key} is given by the run; leave out --set {key}=…")
-    unset = {parameter: 0 if parameter == "seed" else "" for parameter in taken}
-    bound = bind_settings(function, {**settings, **unset}, f"topology {name}")
-    own = {key: value for key, value in bound.items() if key not in taken}
+    own = bind_settings(function, settings, f"topology {name}", given=taken)
 
     async def answer(stage: Stage, recorder: Recorder) -> Any:
         workshop = _workshop.get()

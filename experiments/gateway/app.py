@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -30,7 +31,7 @@ _CLIENT_CLOSED = 499
 def make_app(gateway: Gateway, routes: APIRouter | None = None) -> FastAPI:
     """The application of a gateway; `routes` come beside its own."""
     app = FastAPI(title="Palaestra", openapi_url=None)
-    for kind in (RefusedError, RequestValidationError, HTTPException, EngineError, ConfigError):
+    for kind in (RefusedError, ValidationError, RequestValidationError, HTTPException, EngineError, ConfigError):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(Exception, _answer_problem)
 
@@ -50,19 +51,21 @@ def make_app(gateway: Gateway, routes: APIRouter | None = None) -> FastAPI:
         return _model(role)
 
     @app.post("/v1/chat/completions")
-    async def chat(asked: ChatRequest, request: Request) -> Response:
-        return await _chat(gateway, asked, request, request.headers.get(HEADER))
+    async def chat(request: Request) -> Response:
+        return await _chat(gateway, request, request.headers.get(HEADER))
 
     @app.post("/episodes/{id}/v1/chat/completions")
-    async def chat_in_episode(id: str, asked: ChatRequest, request: Request) -> Response:
-        return await _chat(gateway, asked, request, id)
+    async def chat_in_episode(id: str, request: Request) -> Response:
+        return await _chat(gateway, request, id)
 
     if routes is not None:
         app.include_router(routes)
     return app
 
 
-async def _chat(gateway: Gateway, asked: ChatRequest, request: Request, id: str | None) -> Response:
+async def _chat(gateway: Gateway, request: Request, id: str | None) -> Response:
+    # Read here, from the bytes: the standard library's JSON lets halves of characters through.
+    asked = ChatRequest.model_validate_json(await request.body())
     gateway.check_role(asked.model)
     call = asyncio.create_task(gateway.episode(id).ask(asked.call(), asked.n))
     if not await _wait(call, request, WAIT_S if asked.stream else None):
@@ -135,7 +138,7 @@ async def _answer_problem(_: Request, problem: Exception) -> Response:
 
 def _problem(problem: Exception) -> tuple[int, Json]:
     """Status and error object."""
-    if isinstance(problem, RequestValidationError):
+    if isinstance(problem, (ValidationError, RequestValidationError)):
         return HTTPStatus.BAD_REQUEST, _invalid(problem.errors()[0])
     if isinstance(problem, ConfigError):
         problem = no_role(str(problem))
@@ -154,7 +157,8 @@ def _problem(problem: Exception) -> tuple[int, Json]:
 
 def _invalid(found: Any) -> Json:
     """The first thing that is wrong with a body."""
-    parameter = found.get("ctx", {}).get("parameter") or ".".join(map(str, found["loc"][1:]))
+    place = [str(part) for part in found["loc"] if part != "body"]
+    parameter = found.get("ctx", {}).get("parameter") or ".".join(place)
     message = found["msg"] if found["type"] == "unsupported" else f"{parameter or 'body'}: {found['msg']}"
     return error(message, "invalid_request_error", found["type"], parameter or None)
 

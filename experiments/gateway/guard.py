@@ -6,6 +6,7 @@ by a loopback name (a page that had its own name point here would not) and come 
 
 import hmac
 from http import HTTPStatus
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -18,7 +19,13 @@ from experiments.gateway.replies import error
 BODY = 16 * 2**20
 """Most bytes of a request's body."""
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+def is_loopback(host: str) -> bool:
+    """Whether this is a loopback address, or localhost."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Guard:
@@ -47,16 +54,17 @@ class Guard:
 
     def _refusal(self, headers: Headers, path: str) -> JSONResponse | None:
         host = headers.get("host", "")
-        if self._loopback and _name(host) not in LOOPBACK:
+        if self._loopback and not is_loopback(_name(host)):
             return _refuse(HTTPStatus.FORBIDDEN, "this server answers to localhost alone", "wrong_host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return _refuse(HTTPStatus.FORBIDDEN, "requests from other sites are refused", "wrong_origin")
         if self._token is not None and path != "/health":
             scheme, _, shown = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
                 return _refuse(HTTPStatus.UNAUTHORIZED, "expected the server's token as api_key", "invalid_api_key")
-        if int(length if (length := headers.get("content-length", "0")).isdigit() else 0) > self._limit:
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limit:
             return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_long(), "body_too_long")
         return None
 

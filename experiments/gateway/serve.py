@@ -15,23 +15,24 @@ from envs.errors import ConfigError, clip
 from envs.types import Split
 from experiments.gateway.app import make_app
 from experiments.gateway.episodes import Gateway
+from experiments.gateway.guard import is_loopback
 from experiments.gateway.served import Handout, alone, routes, served_topology
-from experiments.gateway.server import bind, is_loopback, listening, url_of
+from experiments.gateway.server import bind, listening, url_of
 from experiments.runner import Plan, claim_directory, in_event_loop, make_plan, opened
 
 
-def token_for(host: str, variable: str | None) -> tuple[str | None, bool]:
+def token_for(at: socket.socket, variable: str | None) -> tuple[str | None, bool]:
     """The token that clients must show, and whether it was made just now.
 
     Args:
-        host: where the server listens; elsewhere than on loopback there is always a token.
+        at: where the server listens; elsewhere than on loopback there is always a token.
         variable: names the environment variable that holds the token.
 
     Raises:
         ConfigError: the variable holds none.
     """
     if variable is None:
-        return (None, False) if is_loopback(host) else (secrets.token_urlsafe(32), True)
+        return (None, False) if is_loopback(at.getsockname()[0]) else (secrets.token_urlsafe(32), True)
     token = os.environ.get(variable, "")
     if not token or not token.isascii() or not token.isprintable() or token != token.strip():
         raise ConfigError(f"--token-env {variable}: expected a token in printable ASCII in that environment variable")
@@ -75,11 +76,11 @@ def serve_run(
     named = tuple(dict.fromkeys(role.strip() for role in roles.split(",") if role.strip()))
     if not named:
         raise ConfigError(f"--roles {clip(roles)}: expected names with commas between, such as solver,critic")
-    token, is_made = token_for(host, token_env)
     plan = make_plan(
         served_topology(named), env, model, tasks, samples, seed, split, concurrency, settings, backend, address
     )
     at = bind(host, port)
+    token, is_made = token_for(at, token_env)
     directory = claim_directory(plan, name, root)
 
     def up(gateway: Gateway) -> None:

@@ -57,7 +57,7 @@ class _Place:
     gateway: Gateway
     idle_s: float
     opened: "asyncio.Future[OpenEpisode]" = field(default_factory=asyncio.Future)
-    answer: "asyncio.Future[str | None]" = field(default_factory=asyncio.Future)
+    answer: "asyncio.Future[str | AbandonedError | None]" = field(default_factory=asyncio.Future)
     ended: "asyncio.Future[Episode]" = field(default_factory=asyncio.Future)
 
 
@@ -76,7 +76,10 @@ async def _answered(_: Stage, recorder: Recorder) -> str | None:
         while (left := place.idle_s - episode.idle_s) > 0:
             await asyncio.wait({place.answer}, timeout=left)
             if place.answer.done():
-                return place.answer.result()
+                found = place.answer.result()
+                if isinstance(found, AbandonedError):
+                    raise found
+                return found
     raise AbandonedError(f"nothing was asked for {place.idle_s:g} s")
 
 
@@ -144,7 +147,7 @@ class Handout:
             RefusedError: it is not open.
         """
         place = self._open_place(id)
-        place.answer.set_exception(AbandonedError(why))
+        place.answer.set_result(AbandonedError(why))
         return await asyncio.shield(place.ended)
 
     async def close(self) -> None:
@@ -152,7 +155,7 @@ class Handout:
         places = list(self._places.values())
         for place in places:
             if not place.answer.done():
-                place.answer.set_exception(AbandonedError("the server was stopped"))
+                place.answer.set_result(AbandonedError("the server was stopped"))
         await asyncio.gather(*(place.ended for place in places))
 
     async def _play(self, position: int, task: Task, sample: int, place: _Place) -> None:

@@ -1,7 +1,6 @@
 """The server itself: uvicorn on a socket of ours, inside the event loop that plays the episodes."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from envs.errors import ConfigError
-from experiments.gateway.guard import LOOPBACK, Guard
+from experiments.gateway.guard import Guard, is_loopback
 
 GRACE_S = 2
 """How long answers that are on their way may take when the server stops."""
@@ -42,10 +41,6 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
-
-
 @asynccontextmanager
 async def listening(app: FastAPI, at: socket.socket, token: str | None) -> AsyncIterator[None]:
     """Serve the application until the block ends; then wait for answers that are on their way."""
@@ -61,10 +56,9 @@ async def listening(app: FastAPI, at: socket.socket, token: str | None) -> Async
         timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[at]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+    async with asyncio.TaskGroup() as group:  # a server that fails takes the block with it
+        group.create_task(server.serve(sockets=[at]))
+        try:
+            yield
+        finally:
+            server.should_exit = True

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -332,18 +334,30 @@ class TestRayPool:
         assert isinstance(odd, EngineError) and "t/0/solver/0 cannot be sent" in str(odd)
         assert [answer.text.split(" by ")[0] for answer in others] == ["1", "2", "3", "4"]
 
-    def test_an_engine_whose_own_process_died_is_made_anew(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("make", [RayPool, LocalPool])
+    def test_an_engine_whose_own_process_died_is_made_anew(self, tmp_path: Path, make: Any) -> None:
         class Headless(ScriptedEngine):
+            """Of all that are made, the first is dead from its first request on."""
+
+            dead = False
+
             async def complete(self, request: Request) -> Completion:
                 if not (tmp_path / "once").exists():
                     (tmp_path / "once").touch()
+                    self.dead = True
+                if self.dead:
                     raise EngineDiedError("its process is gone")
                 return await super().complete(request)
 
-        async def use(pool: RayPool) -> tuple[list[Any], list[ReplicaHealth]]:
-            return await ask_all(pool, 5), await pool.health()
+        async def run() -> tuple[list[Any], list[ReplicaHealth]]:
+            pool = make(parse_model(lambda: Headless({"solver": "yes"})))
+            try:
+                await pool.ready()
+                return await ask_all(pool, 5), await pool.health()
+            finally:
+                await pool.close()
 
-        answers, (health,) = in_ray_pool(lambda: Headless({"solver": "yes"}), PoolSettings(), use)
+        answers, (health,) = asyncio.run(run())
         assert [answer.text for answer in answers] == ["yes"] * 5
         assert health.restarts == 1 and health.last_error == "its process is gone"
 
@@ -397,6 +411,45 @@ class TestRayPool:
                 return list(await asyncio.gather(*(company.complete("solver", r) for r in asked)))
 
         assert asyncio.run(answers("ray")) == asyncio.run(answers("local"))
+
+
+PLACED = """
+import asyncio, os, ray
+from agents import Message, Request, Sampling, ScriptedEngine
+from agents.engines import parse_model
+from agents.pool import RayPool
+from agents.serving import PoolSettings, Serving
+
+def engine():
+    placed = ray.get_runtime_context().get_assigned_resources()
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return ScriptedEngine(lambda asked: f"{seen}|{placed.get('GPU', 0):g}|{placed.get('worker', 0):g}|{os.getpid()}")
+
+async def placed(**settings):
+    pool = RayPool(parse_model(engine, Serving(pool=PoolSettings(**settings))))
+    await pool.ready()
+    asked = [pool.complete(Request(f"t/0/s/{n}", (Message("user", str(n)),), Sampling(), n)) for n in range(20)]
+    texts = {completion.text.rpartition("|")[0::2] for completion in await asyncio.gather(*asked)}
+    await pool.close()
+    print(sorted(where for where, _ in texts), flush=True)
+
+async def main():
+    await placed(gpus=2)
+    await placed(gpus=0.5, replicas=4, resource="worker")
+
+ray.init(address="local", num_cpus=1, num_gpus=2, resources={"worker": 4}, include_dashboard=False)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_replicas_take_whole_gpus_fractions_and_resources_but_no_cpus() -> None:
+    done = subprocess.run([sys.executable, "-c", PLACED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    whole, shared = done.stdout.splitlines()
+    assert whole == "['0,1|2|0']"
+    assert shared == "['0|0.5|1', '0|0.5|1', '1|0.5|1', '1|0.5|1']"
 
 
 def test_a_replica_on_cuda_asks_ray_for_a_gpu_unless_told_otherwise() -> None:

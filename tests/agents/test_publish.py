@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,32 @@ class TestLocalPool:
 
         with_pool(LocalPool, "embedded", use)
 
+    def test_what_stays_in_flight_beyond_the_deadline_fails_the_publish(self, new: tuple[Path, Probe]) -> None:
+        async def run() -> None:
+            answer, publishes = asyncio.Event(), []
+
+            class Busy(ScriptedEngine):
+                async def complete(self, request: Request) -> Any:
+                    await answer.wait()
+                    return await super().complete(request)
+
+                async def publish(self, policy: str, version: str, source: Path) -> None:
+                    publishes.append(version)
+
+                async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+                    return new[1].logprobs
+
+            pool = LocalPool(parse_model(Busy({"solver": "x"})))
+            asked = asyncio.create_task(pool.complete(request(1)))
+            await asyncio.sleep(0)
+            with pytest.raises(PublishError, match=r"requests in flight took longer than 0\.05 s; .* as before"):
+                await pool.publish("", "2", new[0], deadline_s=0.05, probe=new[1])
+            answer.set()
+            assert (await asked).version == (await pool.complete(request(2))).version == "1" and not publishes
+            await pool.close()
+
+        asyncio.run(run())
+
     def test_roles_that_differ_in_their_adapter_share_a_pool(self, adapter: tuple[Path, Probe]) -> None:
         from agents.cast import Seat
 
@@ -334,6 +360,32 @@ class TestLocalPool:
             asyncio.run(opened("openai:tiny@http://127.0.0.1:1/v1"))
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_started")
+def test_closing_ends_a_publish_that_is_under_way(tmp_path: Path, new: tuple[Path, Probe]) -> None:
+    class Stuck(ScriptedEngine):
+        async def publish(self, policy: str, version: str, source: Path) -> None:
+            (tmp_path / "begun").touch()
+            await asyncio.Event().wait()
+
+        async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
+            return new[1].logprobs
+
+    async def use(pool: RayPool) -> None:
+        publishing = asyncio.create_task(pool.publish("", "2", new[0], probe=new[1]))
+        async with asyncio.timeout(60):
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.02)
+        waiting = asyncio.create_task(pool.complete(request(1)))
+        await asyncio.sleep(0)
+        await pool.close()
+        for task in (publishing, waiting):
+            with pytest.raises(EngineError, match="closed"):
+                await task
+
+    with_pool(RayPool, lambda: Stuck({"solver": "x"}), use)
+
+
 class Hanging(TransformersEngine):
     """The first to be published to while the file is there takes it away and does not end."""
 
@@ -350,6 +402,7 @@ class Hanging(TransformersEngine):
 
 @pytest.mark.ray
 @pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_started")
 class TestRayPool:
     def test_all_replicas_serve_it_and_one_that_is_killed_then_serves_it_again(

@@ -1,5 +1,6 @@
 """Transcripts: everything said is shown, as plain text; what models write can do nothing to a terminal or a page."""
 
+import json
 import re
 import xml.etree.ElementTree
 from io import StringIO
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langgraph.graph import END, START, StateGraph
+from langchain_core.messages import ToolMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
 from rich.console import Console
 
 from agents import Cast, ScriptedEngine
@@ -17,7 +19,7 @@ from envs import Arithmetic, ConfigError, Task
 from experiments import Run, run
 from experiments.compare import compare_runs
 from experiments.show import printable, render_comparison, render_episode, render_summary, save_svg
-from graphs import Stage, Table
+from graphs import Stage, Table, chat_model
 
 HOSTILE = "[bold red]not markup[/] \x1b[31mred\x1b]0;title\x07 \x9b2J \u202egnirts <script>alert('x')</script>"
 
@@ -66,6 +68,24 @@ def test_what_models_write_stays_text(tmp_path: Path) -> None:
     text = shown(render_episode(played, played.find("1"), prompts=True))
     assert "[bold red]not markup[/]" in text and "<script>" in text
     assert "\\x1b[31mred" in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+
+
+def test_a_foreign_graphs_turns_are_drawn_and_their_tool_calls_stay_text(tmp_path: Path) -> None:
+    def ask(state: MessagesState) -> dict[str, Any]:
+        first = chat_model("solver").bind_tools([{"type": "function", "function": {"name": "x"}}]).invoke("Go.")
+        result = ToolMessage(HOSTILE, tool_call_id=first.tool_calls[0]["id"])
+        return {"messages": [chat_model("critic").invoke([first, result])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    call = f"<tool_call>{json.dumps({'name': HOSTILE, 'arguments': {HOSTILE: HOSTILE}})}</tool_call>"
+    engine = ScriptedEngine({"solver": call, "critic": HOSTILE})
+    played = run(graph.compile(), "arithmetic", Cast.all(engine), tasks=1, backend="local", root=tmp_path)
+    text = shown(render_episode(played, played.find("1")))
+    assert "○  solver/0" in text and "●  critic/0" in text and "● critic/0  reads solver/0" in text
+    assert text.count("[bold red]not markup[/]") >= 6
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 

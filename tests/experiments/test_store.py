@@ -136,8 +136,15 @@ def test_the_digest_does_not_depend_on_the_order_of_arrival(
 @given(episodes(), episodes())
 def test_the_digest_tells_different_play_apart(one: Episode, other: Episode) -> None:
     def played(e: Episode) -> Any:
-        said = [(t.id, *((t.prompt_ids, t.token_ids) if t.token_ids else (t.reply, t.messages))) for t in e.turns]
-        return e.task.id, said, e.answer, e.stop_reason, e.verdict and e.verdict.status, e.failure is not None
+        said = [(t.role, *((t.prompt_ids, t.token_ids) if t.token_ids else (t.reply, t.messages))) for t in e.turns]
+        return (
+            e.task.id,
+            sorted(said, key=repr),
+            e.answer,
+            e.stop_reason,
+            e.verdict and e.verdict.status,
+            e.failure is not None,
+        )
 
     assert (one.digest() == other.digest()) == (played(one) == played(other))
     assert one.digest() == one.model_copy(update={"seconds": 99.0}).digest(), "times are no part of it"

@@ -57,6 +57,18 @@ def test_the_papers_graph_is_walked_in_its_order(vectors: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("reform", [True, False])
+def test_the_graph_in_the_record_is_the_one_that_was_walked(vectors: Any, reform: bool) -> None:
+    vectors["e"] = (0.1, 1, 0)  # after the first round agent 1 is near agent 4
+    moved = script() | {"agent_1": ["a \\boxed{a}", "e \\boxed{e}", "e \\boxed{e}"]}
+    episode = run(moved, rounds=2, reform=reform)
+    assert episode.failure is None
+    for note, round in zip(episode.notes, (2, 3), strict=True):
+        walked = {(read.rpartition("/")[0], t.role) for t in episode.turns if t.round == round for read in t.reads}
+        assert {(read, reader) for read, reader, _ in note["edges"]} == walked
+    assert (episode.notes[0]["edges"] == episode.notes[1]["edges"]) is not reform
+
+
 @pytest.mark.parametrize(("threshold", "calls"), [(-1, 12), (0.75, 10)])
 def test_the_released_codes_graph_takes_as_many_calls_as_it_says(vectors: Any, threshold: float, calls: int) -> None:
     assert run(script(), variant="code", threshold=threshold, rounds=2).calls == calls

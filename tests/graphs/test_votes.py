@@ -1,13 +1,19 @@
 """Votes and aggregation: who is asked, what is read, and how the outcome is settled."""
 
+import asyncio
 import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agents import Request, ScriptedEngine
+from agents import Cast, Request, ScriptedEngine, open_company
 from agents.types import Completion
-from graphs import best_of_n, certainty, collective, fobar, gsa, p_true, rpc, universal
+from envs.types import Task
+from graphs import best_of_n, build, certainty, collective, fobar, gsa, p_true, rpc, universal
+from graphs import play as play_one
+from tests.conftest import WordEnv
 
 BOX = "\\boxed{{{}}}".format
 
@@ -20,8 +26,6 @@ class Weighted(ScriptedEngine):
         self._weights = replies
 
     async def complete(self, request: Request) -> Completion:
-        from dataclasses import replace
-
         completion = await super().complete(request)
         _, logprob, sure = self._weights[int(request.key.rpartition("/")[2])]
         n = len(completion.token_ids)
@@ -34,18 +38,12 @@ def play(play_scripted: Any, topology: Any, script: Any, **settings: Any) -> Any
 
 def test_certainty_lets_the_surest_outvote_the_many(play_scripted: Any) -> None:
     replies = [(BOX("yes"), -1.0, 4.0), (BOX("no"), -1.0, 3.0), (BOX("no"), -1.0, 2.0), (BOX("maybe"), -1.0, 1.0)]
-    from graphs import build
-
     for power, outcome in ((0.5, "no"), (2, "yes")):
         episode = _with_engine(Weighted(replies), build(certainty, {"samples": 4, "power": power}))
         assert episode.answer == outcome and episode.calls == 4
 
 
 def test_rpc_counts_what_is_said_twice_once(play_scripted: Any) -> None:
-    import math
-
-    from graphs import build
-
     same = f"b {BOX('no')}"
     replies = [(f"a {BOX('yes')}", math.log(0.04), 0.0), (f"c {BOX('yes')}", math.log(0.03), 0.0)]
     replies += [(same, math.log(0.05), 0.0)] * 2
@@ -102,8 +100,6 @@ class TestFobar:
     def test_nothing_is_asked_where_all_agree_or_no_number_is_there(self, play_scripted: Any) -> None:
         assert play(play_scripted, fobar, {"solver": [BOX("yes"), BOX("yes")]}, samples=2).calls == 2
         script = {"solver": [BOX("yes"), BOX("no")]}
-        from envs.types import Task
-
         task = Task(id="t", question="Which?", answers=("yes",))
         assert play_scripted(fobar, script, {"samples": 2}, task=task).answer == "yes"
 
@@ -147,12 +143,6 @@ def test_replies_without_answers_give_no_answer_and_never_hang(play_scripted: An
 
 
 def _with_engine(engine: ScriptedEngine, topology: Any) -> Any:
-    import asyncio
-
-    from agents import Cast, open_company
-    from graphs import play as play_one
-    from tests.conftest import WordEnv
-
     async def run() -> Any:
         env = WordEnv()
         async with open_company(Cast.all(engine), topology.roles, backend="local") as company:
