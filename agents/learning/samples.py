@@ -17,8 +17,13 @@ class SampleError(ValueError):
     """A sample that must not be trained on. One line: which, what was expected, what was found, what to do."""
 
     def __init__(self, key: str, expected: str, found: object, remedy: str):
-        super().__init__(f"sample {clip(key)}: expected {expected}, found {clip(found)}; {remedy}")
+        # Kept apart, so that it can be pickled: the trainer is another process.
+        super().__init__(key, expected, found, remedy)
         self.key = key
+
+    def __str__(self) -> str:
+        key, expected, found, remedy = self.args
+        return f"sample {clip(key)}: expected {expected}, found {clip(found)}; {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
