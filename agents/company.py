@@ -1,7 +1,6 @@
 """The company: a cast whose pools are open. It lives as long as a run; graphs ask its roles through it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,11 +27,24 @@ Backend = Literal["ray", "local"]
 class Company:
     """Roles with the pools that answer for them."""
 
-    def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], serving: Serving):
+    def __init__(
+        self,
+        cast: Cast,
+        pools: Mapping[ModelSpec, Pool],
+        serving: Serving,
+        embedders: "dict[str, asyncio.Future[Embedder]]",
+    ):
+        """
+        Args:
+            cast: who plays which role.
+            pools: of the cast's models.
+            serving: settings of engines and pools.
+            embedders: those that were asked so far, and are closed with the pools.
+        """
         self._cast, self._pools, self._serving = cast, pools, serving
         self._filled: dict[str, tuple[Pool, str]] = {}
         """Role -> who answers for it, and under which policy."""
-        self._embedders: dict[str, asyncio.Future[Embedder]] = {}
+        self._embedders = embedders
 
     def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
         """How a role's replies are drawn.
@@ -62,12 +74,6 @@ class Company:
             self._embedders[embedder] = asyncio.ensure_future(asyncio.to_thread(Embedder, embedder))
         return await (await asyncio.shield(self._embedders[embedder])).embed(texts)
 
-    async def close(self) -> None:
-        """Close what the company itself opened; its pools are closed by who opened them."""
-        for loading in self._embedders.values():
-            with contextlib.suppress(ConfigError):
-                (await loading).close()
-
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
         filled = self._filled.get(role)
@@ -96,11 +102,22 @@ async def open_company(
     serving: Serving | None = None,
     address: str | None = None,
 ) -> AsyncIterator[Company]:
+    """The company of one cast; see `open_companies`. With no roles, those that the cast names are opened."""
+    async with open_companies([(cast, roles)], backend, serving, address) as (company,):
+        yield company
+
+
+@asynccontextmanager
+async def open_companies(
+    casts: Sequence[tuple[Cast, Iterable[str]]],
+    backend: Backend = "ray",
+    serving: Serving | None = None,
+    address: str | None = None,
+) -> AsyncIterator[list[Company]]:
     """Open one pool a model, wait until all are loaded, and close them (and a Ray that this started) at the end.
 
     Args:
-        cast: who plays which role.
-        roles: the roles to be played; with none, those that the cast names.
+        casts: who plays which role, and the roles to be played; a model that several casts name is loaded once.
         backend: "ray" runs replicas as Ray actors, "local" runs engines in this process. Models that run elsewhere
             (endpoints) are always asked from this process; Ray is not started for them alone.
         serving: settings of engines and pools.
@@ -111,12 +128,13 @@ async def open_company(
         EngineError: a replica could not load its model.
     """
     serving = serving or Serving()
-    seated = _seated(cast, roles, serving)
+    seated = [pair for cast, roles in casts for pair in _seated(cast, roles, serving)]
     specs = {spec for _, spec in seated}
     adapters = {(spec, _checked_adapter(seat.adapter, spec)) for seat, spec in seated if seat.adapter}
     hosted = [] if backend == "local" else [spec for spec in specs if not spec.is_remote]
     started_ray = start_ray(address) if hosted else False
     pools: dict[ModelSpec, Pool] = {}
+    embedders: dict[str, asyncio.Future[Embedder]] = {}
     try:
         if hosted:
             require_resources(hosted, may_grow=address is not None)
@@ -126,12 +144,11 @@ async def open_company(
             await opened.ready()
         for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
             await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
-        company = Company(cast, pools, serving)
-        try:
-            yield company
-        finally:
-            await company.close()
+        yield [Company(cast, pools, serving, embedders) for cast, _ in casts]
     finally:
+        for loaded in await asyncio.gather(*embedders.values(), return_exceptions=True):
+            if not isinstance(loaded, BaseException):
+                loaded.close()
         for opened in pools.values():
             await opened.close()
         if started_ray:
