@@ -24,6 +24,7 @@ from envs.types import Task
 from experiments.compare import Row
 from experiments.lanes import draw_lanes
 from experiments.runs import Run, Summary
+from experiments.stats import Comparison
 from graphs.turns import Episode, Turn
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "red", "bright_cyan", "bright_magenta")
@@ -83,6 +84,12 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
+def difference(versus: Comparison) -> str:
+    """With its interval, in percentage points: +3.0 [1.2, 4.8]."""
+    sign = "+" if versus.difference >= 0 else "−"
+    return f"{sign}{percent(abs(versus.difference))} {interval(versus.interval)}"
+
+
 def render_summary(summary: Summary) -> RenderableType:
     title = Text(f"run {printable(summary.run)}", style="table.title")
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -114,9 +121,8 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
         versus = row.comparison
         cells = ["", "", ""]
         if versus is not None:
-            sign = "+" if versus.difference >= 0 else "−"
             cells = [
-                f"{sign}{percent(abs(versus.difference))} {interval(versus.interval)}",
+                difference(versus),
                 f"{versus.wins} : {versus.losses}",
                 f"{versus.p:.3f}" if versus.p >= 0.001 else "<0.001",
             ]
