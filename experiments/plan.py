@@ -91,7 +91,12 @@ def make_plan(
     full_cast.models(plan.roles or full_cast.seats, serving)
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},
-        "env": {"name": opened.name, "settings": {key: str(value) for key, value in parts.env.items()}, "split": split},
+        "env": {
+            "name": opened.name,
+            "opened_as": env if isinstance(env, str) else None,
+            "settings": {key: str(value) for key, value in parts.env.items()},
+            "split": split,
+        },
         "cast": full_cast.describe(plan.roles),
         "tasks": len(drawn),
         "samples": samples,
@@ -104,6 +109,18 @@ def make_plan(
     }
     plan.config.update(json.loads(json.dumps(config, default=str)))
     return plan
+
+
+def reopen_env(config: Mapping[str, Any]) -> Env:
+    """The env of a stored run, by its configuration.
+
+    Raises:
+        ConfigError: the run was given its env ready-made, or the env is not there any more.
+    """
+    env = config["env"]
+    if not env.get("opened_as"):
+        raise ConfigError(f"env {env['name']} was given ready-made in Python; give it again there: env=…")
+    return _env(env["opened_as"], env["settings"])
 
 
 def _drawn(env: Env, n: int | None, split: Split) -> Sequence[Task]:
@@ -152,13 +169,22 @@ def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
     return parts
 
 
+def find_topology(name: str) -> Any:
+    """The function (or ready-made graph) that a topology's name, or `module:function`, stands for.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if ":" in name:
+        return load_function(name, "topology", also=GRAPHS)
+    if name not in TOPOLOGIES:
+        raise unknown("topology", name, [*TOPOLOGIES, "module:function"])
+    return TOPOLOGIES[name]
+
+
 def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
     if isinstance(topology, str):
-        if ":" in topology:
-            return _built(load_function(topology, "topology", also=GRAPHS), settings, topology)
-        if topology not in TOPOLOGIES:
-            raise unknown("topology", topology, [*TOPOLOGIES, "module:function"])
-        return build(TOPOLOGIES[topology], settings, topology)
+        return _built(find_topology(topology), settings, topology)
     if not isinstance(topology, Topology):
         return _built(topology, settings)
     if settings:

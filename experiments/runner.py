@@ -81,25 +81,41 @@ def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
     Raises:
         ConfigError: a name that is taken or no file name, a folder that cannot be written.
     """
-    created = datetime.now(UTC)
+    directory = claim_folder(root, name, f"{plan.topology.name.replace(':', '.')}-{plan.env.name}")
+    config = {**plan.config, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    with _said_plainly(root):
+        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def claim_folder(root: Path, name: str | None, generic: str) -> Path:
+    """Make a folder of runs: `name`, or without one `generic` with the time.
+
+    Raises:
+        ConfigError: a name that is taken or no file name, a folder that cannot be written.
+    """
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise ConfigError(
             f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
         )
-    generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}-{created:%Y%m%d-%H%M%S}"
-    try:
+    with _said_plainly(root):
         root.mkdir(parents=True, exist_ok=True)
-        directory = _new_directory(root, generic) if name is None else root / name
-        if name is not None:
-            directory.mkdir()
-        config = {**plan.config, "created": created.isoformat(timespec="seconds")}
-        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        if name is not None and (root / name).exists():
+        if name is None:
+            return _new_directory(root, f"{generic}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        try:
+            (root / name).mkdir()
+        except FileExistsError:
             taken = f"run {name!r} is already in {root}/; choose another --name or remove {root / name}"
             raise ConfigError(taken) from None
+    return root / name
+
+
+@contextlib.contextmanager
+def _said_plainly(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise ConfigError(f"cannot write the run to {root}: {error.strerror}; choose a folder with --runs") from None
-    return directory
 
 
 def _new_directory(root: Path, name: str) -> Path:

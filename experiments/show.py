@@ -115,7 +115,9 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
     baseline = rows[0]
     table = Table(title=Text(f"compared with {baseline.run}", style="table.title"), title_justify="left")
     table.add_column("run", no_wrap=True)
-    for heading in ("accuracy %", "calls", "tokens", "difference", "better : worse", "p"):
+    equal = any(row.samples for row in rows)
+    against = "against k samples" if equal else "difference"
+    for heading in ("accuracy %", "calls", "tokens", *(["k"] if equal else []), against, "better : worse", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         versus = row.comparison
@@ -127,9 +129,9 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
                 f"{versus.p:.3f}" if versus.p >= 0.001 else "<0.001",
             ]
         accuracy = f"{percent(row.accuracy)} {interval(row.ci95)}"
-        table.add_row(
-            plain(row.run), accuracy, f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}", *cells
-        )
+        cost = f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}"
+        samples = [str(row.samples or "")] if equal else []
+        table.add_row(plain(row.run), accuracy, *cost, *samples, *cells)
     tests = sorted({row.comparison.test for row in rows if row.comparison})
     tasks = sorted({row.comparison.tasks for row in rows if row.comparison})
     note = (

@@ -115,6 +115,47 @@ def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, na
     )
 
 
+def fit(function: Builder, calls: int, settings: Mapping[str, Any] | None = None, name: str = "") -> dict[str, Any]:
+    """Settings of a topology under which an episode takes at most `calls` model calls, and as many as that allows.
+
+    What is fitted is the size of the topology: its first setting that is a whole number, unless it is set.
+
+    Args:
+        function: builds the topology; `@topology(calls=…)` has to say what it takes.
+        calls: most model calls of an episode.
+        settings: those that are set; they stay.
+        name: for messages.
+
+    Raises:
+        ConfigError: a topology that does not say what it takes, or that takes more whatever its size.
+    """
+    name, settings = name or function.__name__, dict(settings or {})
+    stated = getattr(function, "calls", None)
+    if stated is None:
+        raise ConfigError(f"topology {name} does not say how many calls it takes; mark it with @topology(calls=…)")
+    sizes = [key for key, p in signature(function).parameters.items() if type(p.default) is int]
+    tried = [settings]
+    if sizes and sizes[0] not in settings:
+        tried = [{**settings, sizes[0]: size} for size in range(calls + 1)]
+    taken: dict[int, dict[str, Any]] = {}
+    refused: ConfigError | None = None
+    for candidate in tried:
+        try:
+            taken.setdefault(stated(**bind_settings(function, candidate, f"topology {name}")), candidate)
+        except ConfigError as error:  # a size that the topology does not have
+            refused = error
+    if refused and not taken:
+        raise refused
+    within = [count for count in taken if count <= calls]
+    if not within:
+        fixed = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise ConfigError(
+            f"topology {name}{f' ({fixed})' if fixed else ''} takes at least {min(taken)} calls an episode, and the "
+            f"budget is {calls}; raise it or leave the topology out"
+        )
+    return taken[max(within)]
+
+
 def _topology(name: str, graph: Graph, hooks: Hooks, **known: Any) -> Topology:
     if is_native(graph):
         return Topology(name, graph, **known)
