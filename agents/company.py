@@ -66,8 +66,21 @@ class Company:
         """The user's own instructions for a role; None leaves the topology's."""
         return self._cast.seat(role).instructions
 
-    async def embed(self, texts: Sequence[str], embedder: str = "minilm") -> "np.ndarray":
-        """Vectors of length 1: (len(texts), dimensions); see agents.embed. The embedder is loaded when first asked."""
+    async def embed(self, texts: Sequence[str], embedder: str = "minilm", role: str = "") -> "np.ndarray":
+        """Vectors of length 1: (len(texts), dimensions) float32; equal texts have equal vectors.
+
+        Args:
+            texts: at least one.
+            embedder: `pool` for the model that answers for a role, without the role's adapter; else see agents.embed,
+                loaded when first asked.
+            role: whose pool is asked.
+
+        Raises:
+            ConfigError: an embedder that cannot be loaded.
+            EngineError: a vector that is 0 or no number, an engine that gives none.
+        """
+        if embedder == "pool":
+            return await self._fill(role)[0].embed(texts)
         if embedder not in self._embedders:
             from agents.embed import Embedder
 
@@ -76,14 +89,7 @@ class Company:
 
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
-        filled = self._filled.get(role)
-        if filled is None:
-            spec = self._cast.models([role], self._serving)[role]
-            if spec not in self._pools:
-                raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
-            adapter = self._cast.seat(role).adapter
-            filled = self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
-        pool, policy = filled
+        pool, policy = self._fill(role)
         if policy and not request.policy:
             request = replace(request, policy=policy)
         return await pool.complete(request)
@@ -92,6 +98,15 @@ class Company:
     def pools(self) -> Mapping[ModelSpec, Pool]:
         """The pool of each model, for whoever publishes to it or asks for its health."""
         return self._pools
+
+    def _fill(self, role: str) -> tuple[Pool, str]:
+        if role not in self._filled:
+            spec = self._cast.models([role], self._serving)[role]
+            if spec not in self._pools:
+                raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
+            adapter = self._cast.seat(role).adapter
+            self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
+        return self._filled[role]
 
 
 @asynccontextmanager
