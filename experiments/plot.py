@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.sweep_table import Entry, SweepTable
 
@@ -30,6 +31,10 @@ def save_plot(table: SweepTable, path: Path) -> None:
                 )
         _scatter(axes, [entry for entry in table.entries if entry.model == model], colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.12)
     axes.set_xlabel("tokens an episode, prompt and completion")
     axes.set_ylabel("accuracy %")
     axes.set_title(f"{table.env}, {table.tasks} tasks, 95 % intervals", loc="left", fontsize=10)

@@ -12,14 +12,14 @@ from experiments.sweep_table import SweepTable, Versus
 def render_sweep(table: SweepTable, name: str) -> RenderableType:
     several = len(table.self_consistency) > 1
     shown = Table(title=Text(f"sweep {name}", style="table.title"), title_justify="left")
-    shown.add_column("topology", overflow="fold")
+    shown.add_column("topology", no_wrap=True)
     if several:
         shown.add_column("model", overflow="fold")
     first = table.entries[0].topology
     for heading in ("accuracy %", "calls", "tokens", f"against {first}", "at equal calls", "at equal tokens"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for entry in table.entries:
-        cells = [plain(entry.topology), *([plain(entry.model)] if several else [])]
+        cells = [plain("\n".join(_lines(entry.topology))), *([plain(entry.model)] if several else [])]
         cost = f"{entry.calls:.1f}", f"{entry.tokens:,.0f}"
         versus = (_versus(v) for v in (entry.first, entry.equal_calls, entry.equal_tokens))
         shown.add_row(*cells, f"{percent(entry.accuracy)}{_bounds(entry.ci95)}", *cost, *versus)
@@ -55,6 +55,12 @@ def _versus(versus: Versus | None) -> str:
     p = f"p {versus.corrected_p:.3f}" if versus.corrected_p >= 0.001 else "p <0.001"
     samples = f"k={versus.samples}, " if versus.samples else ""
     return f"{found.difference * 100:+.1f}{_bounds(found.interval)}\n{samples}{p}".replace("-", "−")
+
+
+def _lines(topology: str) -> list[str]:
+    """Its name, and below it its settings."""
+    name, comma, settings = topology.partition(",")
+    return [name, f"  {settings.replace(',', ', ')}"] if comma else [name]
 
 
 def _bounds(bounds: Interval | None) -> str:
