@@ -1,7 +1,6 @@
 """The company: a cast whose pools are open. It lives as long as a run; graphs ask its roles through it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,11 +27,24 @@ Backend = Literal["ray", "local"]
 class Company:
     """Roles with the pools that answer for them."""
 
-    def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], serving: Serving):
+    def __init__(
+        self,
+        cast: Cast,
+        pools: Mapping[ModelSpec, Pool],
+        serving: Serving,
+        embedders: "dict[str, asyncio.Future[Embedder]]",
+    ):
+        """
+        Args:
+            cast: who plays which role.
+            pools: of the cast's models.
+            serving: settings of engines and pools.
+            embedders: those that were asked so far, and are closed with the pools.
+        """
         self._cast, self._pools, self._serving = cast, pools, serving
         self._filled: dict[str, tuple[Pool, str]] = {}
         """Role -> who answers for it, and under which policy."""
-        self._embedders: dict[str, asyncio.Future[Embedder]] = {}
+        self._embedders = embedders
 
     def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
         """How a role's replies are drawn.
@@ -54,30 +66,30 @@ class Company:
         """The user's own instructions for a role; None leaves the topology's."""
         return self._cast.seat(role).instructions
 
-    async def embed(self, texts: Sequence[str], embedder: str = "minilm") -> "np.ndarray":
-        """Vectors of length 1: (len(texts), dimensions); see agents.embed. The embedder is loaded when first asked."""
+    async def embed(self, texts: Sequence[str], embedder: str = "minilm", role: str = "") -> "np.ndarray":
+        """Vectors of length 1: (len(texts), dimensions) float32; equal texts have equal vectors.
+
+        Args:
+            texts: at least one.
+            embedder: `pool` for the model that answers for a role, without the role's adapter; else see agents.embed,
+                loaded when first asked.
+            role: whose pool is asked.
+
+        Raises:
+            ConfigError: an embedder that cannot be loaded.
+            EngineError: a vector that is 0 or no number, an engine that gives none.
+        """
+        if embedder == "pool":
+            return await self._fill(role)[0].embed(texts)
         if embedder not in self._embedders:
             from agents.embed import Embedder
 
             self._embedders[embedder] = asyncio.ensure_future(asyncio.to_thread(Embedder, embedder))
         return await (await asyncio.shield(self._embedders[embedder])).embed(texts)
 
-    async def close(self) -> None:
-        """Close what the company itself opened; its pools are closed by who opened them."""
-        for loading in self._embedders.values():
-            with contextlib.suppress(ConfigError):
-                (await loading).close()
-
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
-        filled = self._filled.get(role)
-        if filled is None:
-            spec = self._cast.models([role], self._serving)[role]
-            if spec not in self._pools:
-                raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
-            adapter = self._cast.seat(role).adapter
-            filled = self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
-        pool, policy = filled
+        pool, policy = self._fill(role)
         if policy and not request.policy:
             request = replace(request, policy=policy)
         return await pool.complete(request)
@@ -86,6 +98,15 @@ class Company:
     def pools(self) -> Mapping[ModelSpec, Pool]:
         """The pool of each model, for whoever publishes to it or asks for its health."""
         return self._pools
+
+    def _fill(self, role: str) -> tuple[Pool, str]:
+        if role not in self._filled:
+            spec = self._cast.models([role], self._serving)[role]
+            if spec not in self._pools:
+                raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
+            adapter = self._cast.seat(role).adapter
+            self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
+        return self._filled[role]
 
 
 @asynccontextmanager
@@ -96,11 +117,22 @@ async def open_company(
     serving: Serving | None = None,
     address: str | None = None,
 ) -> AsyncIterator[Company]:
+    """The company of one cast; see `open_companies`. With no roles, those that the cast names are opened."""
+    async with open_companies([(cast, roles)], backend, serving, address) as (company,):
+        yield company
+
+
+@asynccontextmanager
+async def open_companies(
+    casts: Sequence[tuple[Cast, Iterable[str]]],
+    backend: Backend = "ray",
+    serving: Serving | None = None,
+    address: str | None = None,
+) -> AsyncIterator[list[Company]]:
     """Open one pool a model, wait until all are loaded, and close them (and a Ray that this started) at the end.
 
     Args:
-        cast: who plays which role.
-        roles: the roles to be played; with none, those that the cast names.
+        casts: who plays which role, and the roles to be played; a model that several casts name is loaded once.
         backend: "ray" runs replicas as Ray actors, "local" runs engines in this process. Models that run elsewhere
             (endpoints) are always asked from this process; Ray is not started for them alone.
         serving: settings of engines and pools.
@@ -111,12 +143,13 @@ async def open_company(
         EngineError: a replica could not load its model.
     """
     serving = serving or Serving()
-    seated = _seated(cast, roles, serving)
+    seated = [pair for cast, roles in casts for pair in _seated(cast, roles, serving)]
     specs = {spec for _, spec in seated}
     adapters = {(spec, _checked_adapter(seat.adapter, spec)) for seat, spec in seated if seat.adapter}
     hosted = [] if backend == "local" else [spec for spec in specs if not spec.is_remote]
     started_ray = start_ray(address) if hosted else False
     pools: dict[ModelSpec, Pool] = {}
+    embedders: dict[str, asyncio.Future[Embedder]] = {}
     try:
         if hosted:
             require_resources(hosted, may_grow=address is not None)
@@ -126,12 +159,11 @@ async def open_company(
             await opened.ready()
         for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
             await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
-        company = Company(cast, pools, serving)
-        try:
-            yield company
-        finally:
-            await company.close()
+        yield [Company(cast, pools, serving, embedders) for cast, _ in casts]
     finally:
+        for loaded in await asyncio.gather(*embedders.values(), return_exceptions=True):
+            if not isinstance(loaded, BaseException):
+                loaded.close()
         for opened in pools.values():
             await opened.close()
         if started_ray:

@@ -1,11 +1,13 @@
 """Embeddings of texts: MiniLM from its package, which needs no download, or any model of sentence-transformers.
 
-sentence-transformers is imported only where an embedder is made.
+sentence-transformers is imported only where an embedder is made. Pools embed with models of their own (agents.pool);
+`Vectors` is what they share.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,39 @@ REMEMBERED = 4096
 """Texts whose vectors are kept."""
 
 
+class Vectors:
+    """Vectors of length 1 by what they are of. Whichever was not met for longest is forgotten first."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+
+    def get(self, key: Hashable) -> np.ndarray | None:
+        """(dimensions,) float32."""
+        if key in self._known:
+            self._known.move_to_end(key)
+        return self._known.get(key)
+
+    def keep(self, key: Hashable, text: str, vector: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Scale a vector to length 1, and remember it.
+
+        Args:
+            key: names it.
+            text: that it is of.
+            vector: (dimensions,).
+
+        Raises:
+            EngineError: it is 0 or no number.
+        """
+        exact = np.asarray(vector, np.float64)
+        length = math.hypot(*exact)
+        if not math.isfinite(length) or length == 0:
+            raise EngineError(f"the embedding of {clip(text)} is 0 or no number; take another embedder")
+        self._known[key] = unit = (exact / length).astype(np.float32)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return unit
+
+
 class Embedder:
     """Texts to vectors of length 1, one text at a time on a thread of its own.
 
@@ -32,7 +67,7 @@ class Embedder:
             model: `minilm` (all-MiniLM-L6-v2, 384 dimensions), or a directory or name of sentence-transformers.
         """
         self._model = _load(model)
-        self._known: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._vectors = Vectors()
         self._thread = ThreadPoolExecutor(1, "embedder")
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -50,15 +85,10 @@ class Embedder:
         return np.stack([self._vector(text) for text in texts])
 
     def _vector(self, text: str) -> np.ndarray:
-        if text not in self._known:
-            vector = self._model.encode(text, normalize_embeddings=True, show_progress_bar=False)
-            if not np.isfinite(vector).all() or not vector.any():
-                raise EngineError(f"the embedding of {clip(text)} is 0 or no number; take another embedder")
-            self._known[text] = vector
-        self._known.move_to_end(text)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return self._known[text]
+        known = self._vectors.get(text)
+        if known is not None:
+            return known
+        return self._vectors.keep(text, text, self._model.encode(text, show_progress_bar=False))
 
 
 def _load(model: str) -> Any:

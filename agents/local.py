@@ -1,12 +1,15 @@
 """A pool's end of one replica whose engine runs in this process."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from agents.engines import ModelSpec
 from agents.publishing import Published, ReplicaDiedError, State, install, tolerance_of
 from agents.replica import Replica, Status
 from agents.types import Completion, EngineDiedError, EngineError, Request
+
+Answered = TypeVar("Answered")
 
 
 class LocalReplica:
@@ -26,14 +29,20 @@ class LocalReplica:
         self._spec, self._published = spec, published
         self._replica = Replica(spec)
         self._replica.engine  # noqa: B018 - loaded at once, so that errors come from here
-        self._asked: set[asyncio.Task[Completion]] = set()
+        self._asked: set[asyncio.Future[Any]] = set()
         self._starting: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Completion:
+        return await self._ask(lambda replica: replica.engine.complete(request))
+
+    async def embed(self, text: str) -> tuple[float, ...]:
+        return await self._ask(lambda replica: replica.embed(text))
+
+    async def _ask(self, ask: Callable[[Replica], Awaitable[Answered]]) -> Answered:
         if self.state != "ready":
             await self.up()
         replica = self._replica
-        task = asyncio.ensure_future(replica.engine.complete(request))
+        task = asyncio.ensure_future(ask(replica))
         self._asked.add(task)
         try:
             return await task

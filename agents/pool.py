@@ -6,10 +6,11 @@ publish new weights (agents.publishing).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agents.engines import ModelSpec
 from agents.local import LocalReplica
@@ -19,6 +20,13 @@ from agents.remote import RemoteReplica
 from agents.routing import Router
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError, clip
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from agents.embed import Vectors
+
+Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,16 @@ class Pool(Protocol):
 
         Raises:
             EngineError: the request cannot be answered.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        """Vectors of length 1 by the model itself, with its own weights, not a policy's; bounded as `complete` is.
+
+        (len(texts), dimensions) float32. Equal texts have equal vectors; they are remembered while the weights stay.
+
+        Raises:
+            EngineError: the engine gives none, or one that is 0 or no number.
         """
         ...
 
@@ -111,12 +129,20 @@ class _ReplicaPool:
         self._closed = False
 
     async def complete(self, request: Request) -> Completion:
-        async with self._gate:
-            await self._door.enter()
-            try:
-                return await self._answer(request)
-            finally:
-                self._door.leave()
+        return await self._admitted(lambda: self._complete(request))
+
+    async def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        import numpy as np
+
+        unique = list(dict.fromkeys(texts))
+        found = await asyncio.gather(*map(self._vector, unique), return_exceptions=True)
+        # Only when all have ended: what is raised must not depend on which failed first.
+        vectors: list[np.ndarray] = []
+        for vector in found:
+            if isinstance(vector, BaseException):
+                raise vector
+            vectors.append(vector)
+        return np.stack([vectors[unique.index(text)] for text in texts])
 
     async def ready(self) -> None:
         await asyncio.gather(*(replica.up() for replica in self._replicas))
@@ -138,23 +164,54 @@ class _ReplicaPool:
         await asyncio.gather(*(replica.close() for replica in self._replicas))
         self._door.open()
 
-    async def _answer(self, request: Request) -> Completion:
+    async def _admitted(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        """Ask when there is room and no publish is under way; again when the replica dies that was asked."""
+        deaths = 0
+        async with self._gate:
+            await self._door.enter()
+            try:
+                while True:
+                    try:
+                        return await ask()
+                    except ReplicaDiedError as error:
+                        # A request that kills whoever takes it must not go round for ever.
+                        deaths += 1
+                        if self._closed or deaths > self._spec.pool.restarts:
+                            raise EngineError(str(error)) from None
+            finally:
+                self._door.leave()
+
+    async def _complete(self, request: Request) -> Completion:
         if request.policy and request.policy not in self._published:
             raise EngineError(f"policy {clip(request.policy)} was never published to {self._spec.name}")
-        deaths = 0
-        while True:
-            completion = None
-            route = self._router.choose(request, self._candidates())
-            try:
-                completion = await self._replicas[route.replica].ask(request)
-                return completion
-            except ReplicaDiedError as error:
-                # A request that kills whoever takes it must not go round for ever.
-                deaths += 1
-                if self._closed or deaths > self._spec.pool.restarts:
-                    raise EngineError(str(error)) from None
-            finally:
-                self._router.finish(route, request, completion)
+        completion = None
+        route = self._router.choose(request, self._candidates())
+        try:
+            completion = await self._replicas[route.replica].ask(request)
+            return completion
+        finally:
+            self._router.finish(route, request, completion)
+
+    async def _vector(self, text: str) -> "np.ndarray":
+        known = self._vectors.get((self._version, text))
+        return await self._admitted(lambda: self._embed(text)) if known is None else known
+
+    async def _embed(self, text: str) -> "np.ndarray":
+        replica = min(self._candidates(), key=self._router.tokens.__getitem__)
+        vector = await self._replicas[replica].embed(text)
+        return self._vectors.keep((self._version, text), text, vector)
+
+    @property
+    def _version(self) -> str:
+        """Of the weights that were published last; empty for those that the model came with."""
+        weights = self._published.get("")
+        return weights.version if weights else ""
+
+    @cached_property
+    def _vectors(self) -> "Vectors":
+        from agents.embed import Vectors
+
+        return Vectors()
 
     def _candidates(self) -> list[int]:
         """Replicas that may be asked: those that are ready; while there is none, those that are starting."""

@@ -62,6 +62,10 @@ class ReplicaEnd(Protocol):
         """
         ...
 
+    async def embed(self, text: str) -> tuple[float, ...]:
+        """The vector of a text; see agents.types.Embeds. Raises as `ask` does."""
+        ...
+
     async def up(self) -> Status:
         """Wait while it starts. Raises what keeps it from serving."""
         ...

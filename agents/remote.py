@@ -10,7 +10,7 @@ from typing import Any
 from agents.cluster import last_line
 from agents.engines import ModelSpec
 from agents.publishing import Published, ReplicaDiedError, State, install, tolerance_of
-from agents.replica import Answer, Replica, Status
+from agents.replica import Answer, Asked, Replica, Status
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError
 
@@ -37,8 +37,8 @@ class RemoteReplica:
         self._spec, self._published = spec, published
         self._tolerance = tolerance_of(spec)
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[Completion]] = {}
-        self._outbox: dict[int, Request] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._outbox: dict[int, Asked] = {}
         self._dropped: list[int] = []
         self._flushing = False
         self._changed = asyncio.Event()
@@ -47,11 +47,17 @@ class RemoteReplica:
         self._living = asyncio.get_running_loop().create_task(self._live(), name=f"replica {number} of {spec.name}")
 
     async def ask(self, request: Request) -> Completion:
+        return await self._ask(request)
+
+    async def embed(self, text: str) -> tuple[float, ...]:
+        return await self._ask(text)
+
+    async def _ask(self, asked: Asked) -> Any:
         if self._failure:
             raise ReplicaDiedError(str(self._failure))
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._outbox[number] = request
+        self._outbox[number] = asked
         self._flush_soon()
         try:
             return await future
@@ -191,7 +197,7 @@ class RemoteReplica:
             dropped, self._dropped = self._dropped, []
             self._actor.cancel.remote(dropped)
 
-    def _send(self, batch: list[tuple[int, Request]]) -> None:
+    def _send(self, batch: list[tuple[int, Asked]]) -> None:
         try:
             self._actor.submit.remote(batch)
         except Exception as error:  # noqa: BLE001 - a request that does not pickle must not take the others with it
@@ -199,7 +205,8 @@ class RemoteReplica:
                 for item in batch:
                     self._send([item])
             elif (future := self._asked.pop(batch[0][0], None)) and not future.done():
-                future.set_exception(EngineError(f"{batch[0][1].key} cannot be sent: {last_line(error)}"))
+                name = getattr(batch[0][1], "key", "a text")
+                future.set_exception(EngineError(f"{name} cannot be sent: {last_line(error)}"))
 
     def _resolve(self, answers: list[Answer]) -> None:
         for number, answer in answers:

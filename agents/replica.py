@@ -13,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 from agents.engines import ModelSpec, make_engine
-from agents.types import Completion, Engine, EngineDiedError, EngineError, Publishable, Request
+from agents.types import Completion, Embeds, Engine, EngineDiedError, EngineError, Publishable, Request
 
-Answer = tuple[int, Completion | EngineError]
+Asked = Request | str
+"""A request to be completed, or a text to be embedded."""
+Answer = tuple[int, Completion | tuple[float, ...] | EngineError]
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class Replica:
     async def status(self) -> Status:
         return Status(os.getpid(), socket.gethostname(), {"": self.engine.version, **self._adapters})
 
-    async def submit(self, requests: list[tuple[int, Request]]) -> None:
-        """Take in requests under the caller's numbers; their answers come from `collect`."""
-        for number, request in requests:
-            task = self._tasks[number] = asyncio.create_task(self._answer(number, request))
+    async def submit(self, asked: list[tuple[int, Asked]]) -> None:
+        """Take in what is asked under the caller's numbers; the answers come from `collect`."""
+        for number, one in asked:
+            task = self._tasks[number] = asyncio.create_task(self._answer(number, one))
             task.add_done_callback(lambda _, number=number: self._tasks.pop(number, None))
 
     async def cancel(self, numbers: list[int]) -> None:
@@ -98,6 +100,15 @@ class Replica:
         """Log-probabilities of `ids[1:]`; see agents.types.Publishable."""
         return await self._publishable().score(ids, policy)
 
+    async def embed(self, text: str) -> tuple[float, ...]:
+        """The vector of a text; see agents.types.Embeds."""
+        if not isinstance(self.engine, Embeds):
+            raise EngineError(
+                f"the engine of {self._spec.name} gives no embeddings; embedded, hf:DIR and openai:NAME@URL do, and "
+                "so does embedder minilm beside any engine"
+            )
+        return await self.engine.embed(text)
+
     async def close(self) -> None:
         """Close the engine, if it was ever loaded."""
         if "engine" in self.__dict__:
@@ -111,9 +122,9 @@ class Replica:
             )
         return self.engine
 
-    async def _answer(self, number: int, request: Request) -> None:
+    async def _answer(self, number: int, asked: Asked) -> None:
         try:
-            answer = await self.engine.complete(request)
+            answer = await (self.embed(asked) if isinstance(asked, str) else self.engine.complete(asked))
         except EngineDiedError as error:
             self._died = error
             self._answered.set()

@@ -202,14 +202,14 @@ MODERATION_SCHEMA = _object_schema(
 CONCLUSION_SCHEMA = _object_schema(reason={"type": "string"}, answer={"type": "string"})
 
 _CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)\n?```", re.DOTALL)
-_MARK = re.compile(r"^(?![ \t*_]*verdict).*[^a-z](correct|incorrect)[ \t.*_]*$", re.MULTILINE | re.IGNORECASE)
+_MARK = re.compile(r"^(?![ \t*_]*verdict)(?:.*[^a-z\n])?(correct|incorrect)[ \t.*_]*$", re.MULTILINE | re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(\\|[\"'/n]|u[0-9a-fA-F]{4}|[bfrt](?![A-Za-z]))?")
 _ANSWER_KEYS = ("answer", "debate_answer", "Correct Translation")
 
 
 def _last_line(reply: str, label: str) -> str | None:
-    found = re.findall(rf"^[ \t*_]*{label}[ \t]*:[ \t*_]*(.*?)[ \t*_]*$", reply, re.MULTILINE | re.IGNORECASE)
-    return (found[-1] or None) if found else None
+    found = re.findall(rf"^[ \t*_]*{label}[ \t]*:(.*)$", reply, re.MULTILINE | re.IGNORECASE)
+    return (found[-1].strip(" \t*_") or None) if found else None
 
 
 def _last_verdict(reply: str, *choices: str) -> str | None:

@@ -177,6 +177,21 @@ class Publishable(Protocol):
         ...
 
 
+@runtime_checkable
+class Embeds(Protocol):
+    """An engine whose own model also turns texts into vectors."""
+
+    async def embed(self, text: str) -> tuple[float, ...]:
+        """The vector of a text, of any length but 0, by the engine's own weights: (dimensions,).
+
+        It depends on the text and the weights alone, whatever else the engine does meanwhile.
+
+        Raises:
+            EngineError: there is none (too long a text, a model that gives none).
+        """
+        ...
+
+
 def seed_of(*parts: object) -> int:
     """A 63-bit seed from what names a random choice, such as (run seed, task, sample, role, turn). Never a clock."""
     text = "\x1f".join(map(str, parts))

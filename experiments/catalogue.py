@@ -1,13 +1,14 @@
 """What there is to play with: envs, topologies, models and runs, each with a line of what it is."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from envs import ENVS
-from experiments.runs import Run, list_runs
-from graphs import TOPOLOGIES
+from experiments.runs import SWEEP, Run, list_runs
+from graphs import TOPOLOGIES, Builder, build
 
 MODELS = {
     "embedded": "the model that ships with Palaestra; arithmetic only, on the CPU",
@@ -22,10 +23,17 @@ def catalogue(root: Path) -> dict[str, dict[str, str]]:
     """Section -> name -> one line."""
     return {
         "envs": {name: f"{_first_line(function)}{_settings(function)}" for name, function in ENVS.items()},
-        "topologies": {name: f"{_module_line(function)}{_settings(function)}" for name, function in TOPOLOGIES.items()},
+        "topologies": {name: _topology_line(name, function) for name, function in TOPOLOGIES.items()},
         "models": MODELS,
         "runs": {run.name: _run_line(run) for run in list_runs(root)},
+        "sweeps": {path.parent.name: _sweep_line(path) for path in sorted(root.glob(f"*/{SWEEP}"))},
     }
+
+
+def _topology_line(name: str, function: Builder) -> str:
+    calls = build(function, {}, name).calls
+    cost = "" if calls is None else f"; {calls} calls" if calls > 1 else "; 1 call"
+    return f"{_module_line(function)}{_settings(function)}{cost}"
 
 
 def _run_line(run: Run) -> str:
@@ -34,6 +42,14 @@ def _run_line(run: Run) -> str:
         return f"{config['topology']['name']} on {config['env']['name']}, {config['tasks']} tasks, {config['created']}"
     except (ValueError, LookupError, TypeError):
         return "its config.json cannot be read"
+
+
+def _sweep_line(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"{len(found['arms'])} runs on {found['env']}, {found['tasks']} tasks"
+    except (ValueError, LookupError, TypeError, OSError):
+        return f"its {SWEEP} cannot be read"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

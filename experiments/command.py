@@ -89,18 +89,27 @@ def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
+_MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE."
+_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
+_MODEL = click.option("--model", default="embedded", show_default=True, help=_MODELS)
+_SEVERAL = (
+    click.option(
+        "--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated: more runs."
+    ),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        default=["embedded"],
+        show_default=True,
+        help=f"{_MODELS} May be repeated: more runs.",
+    ),
+)
 _PLAYED = (
     click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function."),
     click.option("--tasks", type=int, help="How many tasks; all of a file, 100 of a generated env, when left out."),
     click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice."),
     click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
-    click.option(
-        "--model",
-        default="embedded",
-        show_default=True,
-        help="For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE.",
-    ),
     click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight."),
     click.option(
         "--set",
@@ -128,7 +137,14 @@ _PLAYED = (
 
 def _played(command: Any) -> Any:
     """The options of every verb that plays: on what, by whom, where to."""
-    for option in reversed(_PLAYED):
+    for option in reversed((_SEED, _MODEL, *_PLAYED)):
+        command = option(command)
+    return command
+
+
+def _played_several(command: Any) -> Any:
+    """The same, of a verb that plays with several models and seeds."""
+    for option in reversed((*_SEVERAL, *_PLAYED)):
         command = option(command)
     return command
 
@@ -160,6 +176,38 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
             f"palaestra show {played.name} failed"
         )
     context.exit(1 if summary.failed else 0)
+
+
+@palaestra.command(
+    epilog=_example("palaestra sweep solo vote society,agents=3 mine:debate --env arithmetic --tasks 200 --seed 7")
+)
+@click.argument("topologies", nargs=-1, required=True)
+@_played_several
+@click.option("--calls", type=int, help="Fit every topology into so many calls an episode.")
+@_RUNS
+@_JSON
+@click.pass_context
+def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
+    """Play TOPOLOGIES with every model and seed over the same tasks, and compare them in one table.
+
+    A topology's own settings follow it after commas: society,agents=3,rounds=2. Each run is stored in the sweep's
+    folder, with the table (sweep.json) and cost against accuracy (sweep.png). Self-consistency is played beside, with
+    as many calls and tokens as each of them takes.
+    """
+    from experiments.show_sweep import render_sweep
+    from experiments.sweeps import sweep as start
+
+    played = start(root=root, **options)
+    table = played.table
+    _print(
+        render_sweep(table, str(played.path)),
+        lambda: {"sweep": played.path.name, **table.model_dump(mode="json")},
+        as_json,
+    )
+    failed = sum(entry.failed for entry in table.entries)
+    if failed:
+        _complain(f"{failed} episodes failed; `palaestra show {played.path.name}/RUN failed` shows one")
+    context.exit(1 if failed else 0)
 
 
 @palaestra.command(epilog=_example("palaestra serve --env arithmetic --tasks 20 --roles solver,critic --name served"))
@@ -215,18 +263,24 @@ def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
 @_RUNS
 @_JSON
 def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: Path, as_json: bool) -> None:
-    """Print the summary of RUN, or one EPISODE of it as a transcript.
+    """Print the summary of RUN (or the table of a sweep), or one EPISODE of it as a transcript.
 
     EPISODE is its number (from 1), a task's id, TASK/SAMPLE, or one of: longest, wrong, failed.
     """
-    from experiments.runs import Run
+    from experiments.runs import SWEEP, Run
     from experiments.show import render_episode, render_summary, save_svg
 
-    opened = Run.open(run, root)
-    if episode is None:
-        summary = opened.summary()
+    if episode is None and (root / run / SWEEP).is_file():
+        from experiments.show_sweep import render_sweep
+        from experiments.sweeps import Sweep
+
+        table = Sweep(root / run).table
+        rendered, data = render_sweep(table, run), lambda: table.model_dump(mode="json")
+    elif episode is None:
+        summary = Run.open(run, root).summary()
         rendered, data = render_summary(summary), summary.model_dump
     else:
+        opened = Run.open(run, root)
         found = opened.find(episode)
         rendered, data = render_episode(opened, found, prompts), lambda: found.model_dump(mode="json")
     if svg is not None:
@@ -234,17 +288,29 @@ def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: P
     _print(rendered, data, as_json)
 
 
-@palaestra.command(epilog=_example("palaestra compare demo-vote demo-society demo-mad"))
+@palaestra.command(epilog=_example("palaestra compare --equal calls demo-vote demo-society demo-mad"))
 @click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--equal",
+    type=click.Choice(["calls", "tokens"]),
+    help="Compare with self-consistency at as many calls or tokens: that of the first run, which is of vote.",
+)
 @_RUNS
 @_JSON
-def compare(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
+def compare(runs: tuple[str, ...], equal: Any, root: Path, as_json: bool) -> None:
     """Compare RUNS with the first of them, paired by task, with intervals, calls and tokens."""
-    from experiments.compare import compare_runs
+    import asyncio
+
+    from experiments.compare import compare_at_equal, compare_runs
+    from experiments.plan import reopen_env
     from experiments.runs import Run
     from experiments.show import render_comparison
 
-    rows = compare_runs([Run.open(name, root) for name in runs])
+    opened = [Run.open(name, root) for name in runs]
+    if equal is None:
+        rows = compare_runs(opened)
+    else:
+        rows = asyncio.run(compare_at_equal(opened, equal, reopen_env(opened[0].config)))
     _print(
         render_comparison(rows),
         lambda: {"baseline": rows[0].run, "runs": [asdict(row) for row in rows]},

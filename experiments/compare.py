@@ -1,10 +1,13 @@
-"""Compare runs: accuracy beside calls and tokens, and paired differences from the first run."""
+"""Compare runs: accuracy beside calls and tokens, and paired differences from the first run, or from self-consistency
+with as many calls or tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from envs.errors import ConfigError
+from envs.types import Env
 from experiments import stats
+from experiments.budget import Budget, Ruler
 from experiments.runs import Run
 
 
@@ -22,6 +25,8 @@ class Row:
     """Prompt and completion."""
     comparison: stats.Comparison | None
     """With the baseline, on the tasks that both have; None for the baseline itself."""
+    samples: int | None = None
+    """Of the self-consistency that is the baseline, where budgets are equal."""
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Row]:
@@ -59,3 +64,30 @@ def compare_runs(runs: Sequence[Run]) -> list[Row]:
             )
         )
     return rows
+
+
+async def compare_at_equal(runs: Sequence[Run], budget: Budget, env: Env) -> list[Row]:
+    """A row a run, each but the first compared with self-consistency at as many calls or tokens an episode.
+
+    Args:
+        runs: the first is of `vote`; its samples are what the others are measured by.
+        budget: what is equal; rounded up in favour of self-consistency.
+        env: of the runs.
+
+    Raises:
+        ConfigError: as `compare_runs`; a first run of another topology, or one with too few samples.
+    """
+    rows = compare_runs(runs)
+    ruler = Ruler(runs[0], env)
+    equal = [rows[0]]
+    for run, row in zip(runs[1:], rows[1:], strict=True):
+        amount = row.calls_per_episode if budget == "calls" else row.tokens_per_episode
+        samples = ruler.samples_for(budget, amount)
+        if samples is None:
+            raise ConfigError(
+                f"run {run.name} took {amount:,.1f} {budget} an episode, and {runs[0].name} has {ruler.most} samples "
+                f"with {ruler.tokens(ruler.most):,.0f} tokens; run vote with more samples to compare with"
+            )
+        comparison = stats.compare(run.scores(), await ruler.scores(samples))
+        equal.append(replace(row, comparison=comparison, samples=samples))
+    return equal

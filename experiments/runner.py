@@ -8,63 +8,26 @@ import asyncio
 import contextlib
 import itertools
 import json
-import platform
 import shutil
 import sqlite3
 import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import palaestra
 from agents.cast import Cast
 from agents.company import Backend, Company, open_company
-from agents.moves import templates_hash
-from agents.serving import SCOPES, Serving
-from envs import ENVS, make_env, open_env
-from envs.errors import ConfigError, clip, unknown
+from envs.errors import ConfigError, clip
 from envs.types import Env, Split, Task
-from experiments.gateway.agent import agent_topology, is_agent
+from experiments.plan import CONCURRENCY, Plan, make_plan
 from experiments.progress import Progress
 from experiments.runs import CONFIG, RESULT, RUNS, Run
-from experiments.store import StoreReader, StoreWriter
-from graphs import TOPOLOGIES, Builder, Episode, Graph, Topology, build, load_function, play
-from graphs.topology import GRAPHS
+from experiments.store import FILE, StoreReader, StoreWriter
+from graphs import Builder, Episode, Graph, Topology, play
 
-CONCURRENCY = 256
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run whose arguments have been checked: what is played, on what, by whom."""
-
-    topology: Topology
-    env: Env
-    cast: Cast
-    tasks: Sequence[Task]
-    samples: int
-    seed: int
-    concurrency: int
-    serving: Serving
-    backend: Backend
-    address: str | None
-    config: dict[str, Any]
-    """As stored with the run; JSON values."""
-
-    @property
-    def episodes(self) -> int:
-        return len(self.tasks) * self.samples
-
-    def jobs(self) -> Iterator[tuple[int, Task, int]]:
-        """(position, task, sample) of every episode, in order."""
-        pairs = ((task, sample) for task in self.tasks for sample in range(self.samples))
-        return ((position, task, sample) for position, (task, sample) in enumerate(pairs))
 
 
 def run(
@@ -112,96 +75,47 @@ def run(
     return in_event_loop(lambda: execute(plan, directory, progress))
 
 
-def make_plan(
-    topology: str | Builder | Graph | Topology,
-    env: str | Env,
-    cast: Cast | str | None,
-    tasks: int | None,
-    samples: int,
-    seed: int,
-    split: Split,
-    concurrency: int,
-    settings: Mapping[str, Any] | None,
-    backend: Backend,
-    address: str | None,
-) -> Plan:
-    """Check all arguments and draw the tasks; see `run` for them.
-
-    Raises:
-        ConfigError: the first thing that cannot be used.
-    """
-    for what, value, least in (("tasks", tasks, 1), ("samples", samples, 1), ("concurrency", concurrency, 1)):
-        if value is not None and value < least:
-            raise ConfigError(f"{what}: expected a whole number of at least {least}, found {value}")
-    if backend == "ray":
-        for shadowed, where in palaestra.shadowed(Path.cwd()).items():
-            raise ConfigError(f"in Ray's processes {palaestra.explain(shadowed, where)}, or play with --backend local")
-    parts = _sorted_settings(settings or {})
-    played = _topology(topology, parts.topology)
-    opened = _env(env, parts.env)
-    full_cast = _cast(cast, parts.seats, played.roles and (*played.roles, *played.may_ask))
-    serving = Serving().set(parts.serving)
-    roles = _asked(played, full_cast)
-    full_cast.models(roles or full_cast.seats, serving)
-    drawn = _drawn(opened, tasks, split)
-    config = {
-        "topology": {"name": played.name, "settings": dict(played.settings or {})},
-        "env": {"name": opened.name, "settings": {key: str(value) for key, value in parts.env.items()}, "split": split},
-        "cast": full_cast.describe(roles),
-        "tasks": len(drawn),
-        "samples": samples,
-        "seed": seed,
-        "concurrency": concurrency,
-        **asdict(serving),
-        "backend": backend,
-        "templates": templates_hash(),
-        "versions": versions(),
-    }
-    config = json.loads(json.dumps(config, default=str))
-    return Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, config)
-
-
-def _asked(topology: Topology, cast: Cast) -> tuple[str, ...]:
-    """The roles to be played: the topology's, and of those it may ask too the ones that have a seat of their own."""
-    return (*topology.roles, *(role for role in topology.may_ask if role in cast.seats))
-
-
-def _drawn(env: Env, n: int | None, split: Split) -> Sequence[Task]:
-    """The env's tasks, checked to be some and to have names of their own."""
-    drawn = env.tasks(n, split)
-    if not drawn:
-        raise ConfigError(f"env {env.name} has no {split} tasks")
-    twice = [id for id, count in Counter(task.id for task in drawn).items() if count > 1]
-    if twice:
-        raise ConfigError(f"env {env.name}: the task id {clip(twice[0])} occurs twice; runs are compared by it")
-    return drawn
-
-
 def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
     """Make the run's directory and write its configuration.
 
     Raises:
         ConfigError: a name that is taken or no file name, a folder that cannot be written.
     """
-    created = datetime.now(UTC)
+    directory = claim_folder(root, name, f"{plan.topology.name.replace(':', '.')}-{plan.env.name}")
+    config = {**plan.config, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    with _said_plainly(root):
+        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def claim_folder(root: Path, name: str | None, generic: str) -> Path:
+    """Make a folder of runs: `name`, or without one `generic` with the time.
+
+    Raises:
+        ConfigError: a name that is taken or no file name, a folder that cannot be written.
+    """
     if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise ConfigError(
             f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
         )
-    generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}-{created:%Y%m%d-%H%M%S}"
-    try:
+    with _said_plainly(root):
         root.mkdir(parents=True, exist_ok=True)
-        directory = _new_directory(root, generic) if name is None else root / name
-        if name is not None:
-            directory.mkdir()
-        config = {**plan.config, "created": created.isoformat(timespec="seconds")}
-        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        if name is not None and (root / name).exists():
+        if name is None:
+            return _new_directory(root, f"{generic}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        try:
+            (root / name).mkdir()
+        except FileExistsError:
             taken = f"run {name!r} is already in {root}/; choose another --name or remove {root / name}"
             raise ConfigError(taken) from None
+    return root / name
+
+
+@contextlib.contextmanager
+def _said_plainly(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise ConfigError(f"cannot write the run to {root}: {error.strerror}; choose a folder with --runs") from None
-    return directory
 
 
 def _new_directory(root: Path, name: str) -> Path:
@@ -217,44 +131,76 @@ async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> 
     """Play every episode of a plan into its directory."""
     async with opened(plan, directory) as (company, writer):
         with Progress(plan.topology.name, plan.episodes, progress) as shown:
-            await _play_all(plan, company, writer, shown)
+            await play_all(plan, company, writer, shown, asyncio.Semaphore(plan.concurrency))
     return Run(directory)
 
 
 @contextlib.asynccontextmanager
 async def opened(plan: Plan, directory: Path) -> AsyncIterator[tuple[Company, StoreWriter]]:
-    """A plan's company and the store of its episodes; a run that stores nothing leaves nothing behind."""
-    writer = StoreWriter(directory)
-    roles = _asked(plan.topology, plan.cast)
-    try:
+    """A plan's company and the store of its episodes."""
+    with kept_if_played(directory):
         async with (
-            open_company(plan.cast, roles, plan.backend, plan.serving, plan.address) as company,
-            plan.topology.opened(),
+            open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address) as company,
+            recording(plan, directory) as writer,
         ):
-            started = time.monotonic()
             yield company, writer
+
+
+@contextlib.contextmanager
+def kept_if_played(directory: Path) -> Iterator[None]:
+    """A run that stores nothing leaves nothing behind."""
+    try:
+        yield
+    finally:
+        if not ((directory / FILE).is_file() and StoreReader(directory).outcomes()):
+            shutil.rmtree(directory)
+
+
+@contextlib.asynccontextmanager
+async def recording(plan: Plan, directory: Path) -> AsyncIterator[StoreWriter]:
+    """The store of a plan's episodes, and what its graph needs, for as long as it is played."""
+    writer = StoreWriter(directory)
+    try:
+        async with plan.topology.opened():
+            started = time.monotonic()
+            yield writer
             seconds = time.monotonic() - started
     finally:
         await asyncio.to_thread(writer.close)
-        stored = bool(StoreReader(directory).outcomes())
-        if not stored:
-            shutil.rmtree(directory)
-    if stored:
-        (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
+    (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
 
 
-async def _play_all(plan: Plan, company: Company, writer: StoreWriter, shown: Progress) -> None:
-    """`concurrency` workers draw from one iterator of jobs: what is in memory is what is in flight."""
-    jobs = plan.jobs()
+async def play_all(
+    plan: Plan,
+    company: Company,
+    writer: StoreWriter,
+    shown: Progress,
+    gate: asyncio.Semaphore,
+    begun: Callable[[], None] = lambda: None,
+) -> None:
+    """Play every episode of a plan, and return when all are stored.
 
-    async def worker() -> None:
-        for position, task, sample in jobs:
+    Args:
+        plan: what is played.
+        company: who plays.
+        writer: where to.
+        shown: told of each.
+        gate: bounds what is in flight, and with it what is in memory; plans may share one.
+        begun: called when the last episode has begun.
+    """
+
+    async def one(position: int, task: Task, sample: int) -> None:
+        try:
             episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
             shown.ended(await store(writer, position, episode))
+        finally:
+            gate.release()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(plan.concurrency, plan.episodes)):
-            group.create_task(worker())
+        for position, task, sample in plan.jobs():
+            await gate.acquire()
+            group.create_task(one(position, task, sample))
+        begun()
 
 
 async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode:
@@ -315,84 +261,3 @@ def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
     if not outcome[0]:
         raise outcome[1]
     return outcome[1]
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("palaestra", "torch", "transformers", "ray", "langgraph", "math-verify"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@dataclass(frozen=True)
-class _Settings:
-    topology: dict[str, Any]
-    env: dict[str, Any]
-    serving: dict[str, Any]
-    seats: list[tuple[str, str, Any]]
-
-
-def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
-    """`env.level` → env, `judge.model` → the judge's seat, `rounds` → topology."""
-    parts = _Settings({}, {}, {}, [])
-    for key, value in settings.items():
-        scope, dot, name = key.partition(".")
-        if not dot:
-            parts.topology[key] = value
-        elif scope == "env":
-            parts.env[name] = value
-        elif scope in SCOPES:
-            parts.serving[key] = value
-        else:
-            parts.seats.append((scope, name, value))
-    return parts
-
-
-def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
-    if isinstance(topology, str):
-        if ":" in topology:
-            return _built(load_function(topology, "topology", also=GRAPHS), settings, topology)
-        if topology not in TOPOLOGIES:
-            raise unknown("topology", topology, [*TOPOLOGIES, "module:function"])
-        return build(TOPOLOGIES[topology], settings, topology)
-    if not isinstance(topology, Topology):
-        return _built(topology, settings)
-    if settings:
-        raise ConfigError(f"{next(iter(settings))}: the topology is given ready-made; pass the function that builds it")
-    return topology
-
-
-def _built(function: Any, settings: dict[str, Any], name: str = "") -> Topology:
-    return agent_topology(function, settings, name) if is_agent(function) else build(function, settings, name)
-
-
-def _env(env: str | Env, settings: dict[str, Any]) -> Env:
-    if not isinstance(env, str):
-        if settings:
-            raise ConfigError(f"env.{next(iter(settings))}: the env is given ready-made; set it where the env is made")
-        return env
-    if ":" in env:
-        return open_env(load_function(env, "env"), settings, env)
-    if env not in ENVS:
-        raise unknown("env", env, [*ENVS, "module:function"])
-    return make_env(env, **settings)
-
-
-def _cast(cast: Cast | str | None, seats: list[tuple[str, str, Any]], roles: Sequence[str]) -> Cast:
-    from agents.cast import base_role
-
-    full = cast if isinstance(cast, Cast) else Cast.all(cast or "embedded")
-    valid = {*roles, *map(base_role, roles)}
-    for role, key, value in seats:
-        if roles and role not in valid:
-            raise unknown(
-                "role in setting",
-                f"{role}.{key}",
-                {f"{name}.{key}" for name in valid} | {f"{scope}.…" for scope in ("env", *SCOPES)},
-            )
-        full = full.set(role, key, value)
-    return full

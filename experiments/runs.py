@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 CONFIG = "config.json"
 RESULT = "result.json"
+SWEEP = "sweep.json"
+"""In a folder of runs: what they came to together; see experiments.sweeps."""
 
 
 class Tokens(BaseModel):

@@ -24,6 +24,7 @@ from envs.types import Task
 from experiments.compare import Row
 from experiments.lanes import draw_lanes
 from experiments.runs import Run, Summary
+from experiments.stats import Comparison
 from graphs.turns import Episode, Turn
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "red", "bright_cyan", "bright_magenta")
@@ -83,6 +84,12 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f"[{percent(bounds[0])}, {percent(bounds[1])}]"
 
 
+def difference(versus: Comparison) -> str:
+    """With its interval, in percentage points: +3.0 [1.2, 4.8]."""
+    sign = "+" if versus.difference >= 0 else "−"
+    return f"{sign}{percent(abs(versus.difference))} {interval(versus.interval)}"
+
+
 def render_summary(summary: Summary) -> RenderableType:
     title = Text(f"run {printable(summary.run)}", style="table.title")
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -108,22 +115,23 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
     baseline = rows[0]
     table = Table(title=Text(f"compared with {baseline.run}", style="table.title"), title_justify="left")
     table.add_column("run", no_wrap=True)
-    for heading in ("accuracy %", "calls", "tokens", "difference", "better : worse", "p"):
+    equal = any(row.samples for row in rows)
+    against = "against k samples" if equal else "difference"
+    for heading in ("accuracy %", "calls", "tokens", *(["k"] if equal else []), against, "better : worse", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         versus = row.comparison
         cells = ["", "", ""]
         if versus is not None:
-            sign = "+" if versus.difference >= 0 else "−"
             cells = [
-                f"{sign}{percent(abs(versus.difference))} {interval(versus.interval)}",
+                difference(versus),
                 f"{versus.wins} : {versus.losses}",
                 f"{versus.p:.3f}" if versus.p >= 0.001 else "<0.001",
             ]
         accuracy = f"{percent(row.accuracy)} {interval(row.ci95)}"
-        table.add_row(
-            plain(row.run), accuracy, f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}", *cells
-        )
+        cost = f"{row.calls_per_episode:.1f}", f"{row.tokens_per_episode:,.0f}"
+        samples = [str(row.samples or "")] if equal else []
+        table.add_row(plain(row.run), accuracy, *cost, *samples, *cells)
     tests = sorted({row.comparison.test for row in rows if row.comparison})
     tasks = sorted({row.comparison.tasks for row in rows if row.comparison})
     note = (

@@ -70,6 +70,15 @@ def compare(scores: Scores, baseline: Scores) -> Comparison | None:
     return Comparison(len(common), float(differences.mean()), interval, wins, losses, p, test)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in the order given (Holm, 1979): all errors together stay below a level."""
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
 def bonett_price(wins: int, losses: int, n: int) -> Interval:
     """95 % interval of a difference of paired proportions: Wald's with one case added to each discordant cell.
 

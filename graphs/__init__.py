@@ -15,7 +15,7 @@ from graphs.society import society
 from graphs.solo import solo
 from graphs.stepwise import stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
-from graphs.topology import Builder, Graph, Topology, build, load_function, topology
+from graphs.topology import Builder, Graph, Topology, build, fit, load_function, topology
 from graphs.turns import Episode, Failure, Turn
 from graphs.verify import verify_refine
 from graphs.vote import vote
@@ -50,6 +50,7 @@ __all__ = [
     "chat_model",
     "collective",
     "count_votes",
+    "fit",
     "fobar",
     "friction",
     "gsa",

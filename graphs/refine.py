@@ -8,7 +8,7 @@ One loop, several sources of feedback:
 - `self_debug`: the env runs the solution and says what it finds. Chen et al., arXiv:2304.05128. An env that cannot run
   solutions is refused.
 - `friction`: feedback from the known answer, which never shows it; up to ten rounds. Feedback Friction,
-  arXiv:2506.11930, its binary form: what stays wrong resisted the feedback.
+  arXiv:2506.11930, its binary form: what stays wrong resisted the feedback. An answer that cannot be judged is left.
 
 A review that cannot be read asks for nothing to be mended.
 """
@@ -143,7 +143,8 @@ def friction(rounds: Rounds = 10) -> Graph:
     ) -> tuple[list[str | None], list[Turn]]:
         stage = runtime.context
         verdicts = [await stage.env.judge(stage.task, turn.answer) for turn in solutions]
-        return [None if v.status == "correct" else "Your answer is wrong." for v in verdicts], []
+        wrong = [verdict.status in ("incorrect", "unparsed") for verdict in verdicts]
+        return ["Your answer is wrong." if found else None for found in wrong], []
 
     return refining(feedback, rounds)
 

@@ -57,7 +57,7 @@ def selforg(
         variant: paper or code.
         exact: Shapley values in place of their surrogate, for up to 8 agents.
         reform: build the graph anew each round.
-        embedder: minilm, or a sentence-transformers model.
+        embedder: minilm, pool (the first agent's own model), or a sentence-transformers model.
     """
     roles = _roles(agents)
 
@@ -95,7 +95,7 @@ def selforg(
 
     async def _measured(state: Table, runtime: Runtime[Stage]) -> tuple[Vectors, Vectors]:
         replies = [turn.reply for turn in state.latest(roles)]
-        vectors = contribution.unit(await runtime.context.company.embed(replies, embedder))
+        vectors = contribution.unit(await runtime.context.company.embed(replies, embedder, roles[0]))
         return vectors, contribution.shapley(vectors) if exact else contribution.surrogate(vectors)
 
     def after_check(state: SelfOrgTable) -> str:

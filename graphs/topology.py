@@ -8,8 +8,8 @@ is foreign, and graphs.foreign plays it.
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
@@ -113,6 +113,54 @@ def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, na
         calls=calls(**bound) if calls else None,
         settings=bound,
     )
+
+
+def fit(function: Builder, calls: int, settings: Mapping[str, Any] | None = None, name: str = "") -> dict[str, Any]:
+    """Settings of a topology under which an episode takes at most `calls` model calls, and as many as that allows.
+
+    What is fitted is the size of the topology: the first whole number among its settings on which its calls depend,
+    unless it is set.
+
+    Args:
+        function: builds the topology; `@topology(calls=…)` has to say what it takes.
+        calls: most model calls of an episode.
+        settings: those that are set; they stay.
+        name: for messages.
+
+    Raises:
+        ConfigError: a topology that does not say what it takes, or that takes more whatever its size.
+    """
+    name, settings = name or function.__name__, dict(settings or {})
+    if getattr(function, "calls", None) is None:
+        raise ConfigError(f"topology {name} does not say how many calls it takes; mark it with @topology(calls=…)")
+    taken = _sizes(function, settings, calls + 2, name)
+    within = [count for count in taken if count <= calls]
+    if not within:
+        fixed = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise ConfigError(
+            f"topology {name}{f' ({fixed})' if fixed else ''} takes at least {min(taken)} calls an episode, and the "
+            f"budget is {calls}; raise it or leave the topology out"
+        )
+    return taken[max(within)]
+
+
+def _sizes(function: Builder, settings: dict[str, Any], most: int, name: str) -> dict[int, dict[str, Any]]:
+    """Calls of an episode -> the settings that take so many, for sizes up to `most`."""
+
+    def counted(candidates: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for candidate in candidates:
+            with suppress(ConfigError):  # a size that the topology does not have
+                found.setdefault(function.calls(**bind_settings(function, candidate, name)), candidate)  # pyright: ignore[reportFunctionMemberAccess]
+        return found
+
+    for key, parameter in signature(function).parameters.items():
+        if type(parameter.default) is int and key not in settings:
+            found = counted({**settings, key: size} for size in range(most + 1))
+            if len(found) > 1:
+                return found
+    bind_settings(function, settings, f"topology {name}")
+    return counted([settings])
 
 
 def _topology(name: str, graph: Graph, hooks: Hooks, **known: Any) -> Topology:

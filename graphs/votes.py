@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 from pydantic import Field
 
 from agents.moves import ASK_BACK, JUDGE, REVIEW
-from agents.results import Judgement, Review
+from agents.results import Judgement
 from agents.types import EngineError, seed_of
 from graphs import aggregate
 from graphs.shapes import chain
@@ -35,6 +35,7 @@ from graphs.turns import Turn
 Samples = Annotated[int, Field(ge=1)]
 REVIEWER, JUDGE_ROLE = "reviewer", "judge"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_VERDICT = re.compile(r"^[ \t*_]*verdict[ \t]*:", re.MULTILINE | re.IGNORECASE)
 
 
 async def candidates(table: Table, runtime: Runtime[Stage], roles: Sequence[str] = ()) -> tuple[list[Turn], list[int]]:
@@ -133,7 +134,8 @@ def review_of(table: Table, solution: Turn, role: str = REVIEWER) -> Ask:
 
 def verdict_of(table: Table, review: Turn) -> Ask:
     """The same question, the reply given up to its verdict: what is drawn is one of the two."""
-    opening = review.reply.rpartition("Verdict:")[0] if isinstance(review.result, Review) else f"{review.reply}\n"
+    verdicts = list(_VERDICT.finditer(review.reply))
+    opening = review.reply[: verdicts[-1].start()] if verdicts else f"{review.reply}\n"
     ask = review_of(table, table.turn(review.reads[0]), review.role)
     return replace(ask, opening=f"{opening}Verdict:", choices=(" correct", " incorrect"))
 

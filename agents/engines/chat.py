@@ -60,7 +60,7 @@ class ChatTokenizer:
             raise EngineError(
                 f"the chat template of {self._where} shows no tools; take a model that was trained on them"
             )
-        begun = self._ids(self._defused(opening)) if opening else []
+        begun = self.encode_text(opening) if opening else []
         if not prefix:
             rendered = self._render([*history, *messages], add_generation_prompt=True, tools=tools)
             return [*self._ids(rendered), *begun]
@@ -75,6 +75,10 @@ class ChatTokenizer:
         """The prompt of a request, with its opening and one of its choices after that."""
         opening = request.opening + choice
         return self.encode(request.messages, request.prefix, request.history, request.tools, opening)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of words alone, with no template around them."""
+        return self._ids(self._defused(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         ids = ids[:-1] if len(ids) and ids[-1] in self.end_ids else ids

@@ -1,4 +1,5 @@
-"""The endpoint engine: any server of OpenAI's chat-completions protocol, as `openai:NAME@URL`.
+"""The endpoint engine: any server of OpenAI's chat-completions protocol, as `openai:NAME@URL`; embeddings where it has
+them under the same name.
 
 It goes through the openai client on its aiohttp transport, which costs half of the default one, and checks replies
 itself: the client does not. Retries are ours too (tenacity), so that each caller gets one answer, or one EngineError
@@ -18,18 +19,30 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
 import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from agents.engines.protocol import Reply, is_same_model, read_reply, retry_after, words_of, write_request
+from agents.engines.protocol import (
+    Embeddings,
+    Reply,
+    is_same_model,
+    read_reply,
+    retry_after,
+    words_of,
+    write_request,
+    write_text,
+)
 from agents.types import Completion, EngineError, Request
 from envs.errors import ConfigError, clip, nearest
 
 logger = logging.getLogger("palaestra.endpoint")
+Read = TypeVar("Read")
 
 FIRST_WAIT_S = 0.5
 """Before the second attempt; doubles from attempt to attempt."""
@@ -38,6 +51,8 @@ IDLE_S = 4.0
 SECRET_LENGTH = 16
 """Keys from this length on are blotted out of replies too; shorter ones are placeholders such as EMPTY."""
 PASSING = {408, 409, 425, 429}
+NOT_MADE = 501
+"""The one status from 500 on that another attempt does not mend."""
 BROKEN_OFF = {"abort", "error"}
 """What vLLM and SGLang give as the reason of a reply's end when it is not the model's."""
 NEEDLESS = {"max_tokens": "max_completion_tokens", "seed": "seed", "token ids": "token_ids", "logprobs": "logprobs"}
@@ -142,6 +157,16 @@ class EndpointEngine:
             raise EngineError(await self._explained(trouble)) from None
         return self._completion(request, reply, asked - arrived, time.monotonic() - asked)
 
+    async def embed(self, text: str) -> tuple[float, ...]:
+        """The server's embedding of a text, under the same name of the model; see agents.types.Embeds."""
+        try:
+            vector, _ = await self._retrying.copy()(
+                self._attempt, "/embeddings", write_text(self.model, text), self._read_vector
+            )
+        except _CallError as trouble:
+            raise EngineError(f"{await self._explained(trouble)}; embedder minilm asks no server") from None
+        return vector
+
     async def close(self) -> None:
         self._closed = True
         await self._client.close()
@@ -156,7 +181,7 @@ class EndpointEngine:
         while True:
             body = write_request(self.model, request, without)
             try:
-                answer = await self._retrying.copy()(self._attempt, body)
+                answer = await self._retrying.copy()(self._attempt, "/chat/completions", body, self._read_reply)
             except _CallError as trouble:
                 blamed = self._blamed(trouble, without)
                 if blamed is None:
@@ -166,47 +191,56 @@ class EndpointEngine:
                 self._give_up(without)
                 return answer
 
-    async def _attempt(self, body: bytes) -> tuple[Reply, float]:
+    async def _attempt(self, path: str, body: bytes, read: Callable[[bytes], Read]) -> tuple[Read, float]:
+        """What is read of the answer, and when it was asked for."""
         if self._closed:
             raise _CallError("was closed")
         asked = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.post(
-                    "/chat/completions",
-                    content=body,
-                    cast_to=httpx2.Response,
-                    options={"security": {"bearer_auth": True}},
+                    path, content=body, cast_to=httpx2.Response, options={"security": {"bearer_auth": True}}
                 )
         except TimeoutError:
             raise _PassingError(f"gave no answer within {self._timeout_s:g} s") from None
         except openai.APIStatusError as error:
             status = error.status_code
             said = f"answered {status} ({self._clean(words_of(error.response))})"
-            kind = _PassingError if status in PASSING or status >= 500 else _CallError
+            kind = _PassingError if status in PASSING or (status >= 500 and status != NOT_MADE) else _CallError
             raise kind(said, status, retry_after(error.response.headers.get("retry-after"))) from None
         except (openai.APIConnectionError, aiohttp.ClientError, OSError) as error:
             lost = self._clean(str(error.__cause__ or error))
             raise _PassingError(f"could not be reached or broke off ({lost})") from None
-        return self._read(response.content), asked
+        return read(response.content), asked
 
-    def _read(self, body: bytes) -> Reply:
+    def _read_reply(self, body: bytes) -> Reply:
+        reply = self._parsed(read_reply, body)
+        if reply.choices[0].finish_reason in BROKEN_OFF:
+            raise _PassingError(f"broke its reply off ({reply.choices[0].finish_reason})")
+        self._require_model(reply.model)
+        return reply
+
+    def _read_vector(self, body: bytes) -> tuple[float, ...]:
+        found = self._parsed(Embeddings.model_validate_json, body)
+        self._require_model(found.model)
+        return tuple(found.data[0].embedding)
+
+    def _parsed(self, parse: Callable[[bytes], Read], body: bytes) -> Read:
         if len(self._key) >= SECRET_LENGTH:
             body = body.replace(self._key.encode(), b"[key]")
         try:
-            reply = read_reply(body)
+            return parse(body)
         except ValueError:
             found = self._clean(body.decode("utf-8", "replace"))
             raise _PassingError(f"sent a damaged reply ({found or 'an empty one'})") from None
-        if reply.choices[0].finish_reason in BROKEN_OFF:
-            raise _PassingError(f"broke its reply off ({reply.choices[0].finish_reason})")
-        if reply.model and not is_same_model(self._served_as, reply.model):
-            served = self._clean(reply.model)
+
+    def _require_model(self, name: str | None) -> None:
+        if name and not is_same_model(self._served_as, name):
+            served = self._clean(name)
             raise _CallError(
                 f"was answered by the model {served}; name the model that is meant, "
                 f"or set endpoint.served_as={served} if that is it"
             )
-        return reply
 
     def _completion(self, request: Request, reply: Reply, queue_s: float, compute_s: float) -> Completion:
         if reply.ids is not None:

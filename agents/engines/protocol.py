@@ -1,4 +1,4 @@
-"""OpenAI's chat-completions protocol as the endpoint engine speaks it: a request as a payload, a body as a reply.
+"""OpenAI's protocol as the endpoint engine speaks it, chat completions and embeddings: requests to bodies and back.
 
 Servers differ and err: what they send is checked here, and names of models are compared with care. It makes no
 connection.
@@ -92,6 +92,17 @@ class Reply(BaseModel):
         return tuple(ToolCall(call_id(seed, i), f.name, _json_text(f.arguments)) for i, f in enumerate(functions))
 
 
+class Embedding(BaseModel):
+    embedding: Annotated[list[float], Field(min_length=1)]
+
+
+class Embeddings(BaseModel):
+    """What is read of the reply to one text."""
+
+    data: Annotated[list[Embedding], Field(min_length=1, max_length=1)]
+    model: str | None = None
+
+
 def read_reply(body: bytes) -> Reply:
     """
     Raises:
@@ -120,6 +131,12 @@ def write_request(model: str, request: Request, without: Set[str] = frozenset())
     # A message may hold halves of surrogate pairs, which are no UTF-8.
     text = json.dumps(_payload(model, request, without), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
+
+
+def write_text(model: str, text: str) -> bytes:
+    """The body of a request for the embedding of a text."""
+    body = {"model": model, "input": _defused(text)}
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def is_same_model(asked: str, served: str) -> bool:

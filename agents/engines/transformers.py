@@ -12,16 +12,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from agents.engines.asked import Job, Row, answer
 from agents.engines.chat import ChatTokenizer
 from agents.engines.choices import Choices
 from agents.engines.sampling import draw, self_certainty, uniforms
@@ -37,41 +36,6 @@ if TYPE_CHECKING:
 DETERMINISTIC_TILE = 8
 PREFILL_TOKENS = 8192
 """Prompt tokens, padding included, that one forward pass takes in."""
-
-
-@dataclass(eq=False)
-class _Row:
-    """A request on its way through the batch."""
-
-    request: Request
-    future: "asyncio.Future[Completion]"
-    loop: asyncio.AbstractEventLoop
-    arrived: float
-    prompt: list[int] = field(default_factory=list)
-    limit: int = 0
-    """Most tokens to sample."""
-    matcher: Any = None
-    """Follows the reply where it is held to a schema."""
-    choices: Choices | None = None
-    """What the reply is picked from, where nothing is sampled."""
-    uniforms: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    certainty: list[float] = field(default_factory=list)
-    started: float = 0.0
-
-
-@dataclass(eq=False)
-class _Job:
-    """Something to be done while no row is under way."""
-
-    do: Callable[[], Any]
-    future: "asyncio.Future[Any]"
-    loop: asyncio.AbstractEventLoop
-
-
-_Results = Sequence[tuple[_Row | _Job, Any]]
-"""What each is answered: a completion or a job's result, or an exception."""
 
 
 class TransformersEngine:
@@ -118,9 +82,9 @@ class TransformersEngine:
         self.context = int(config.max_position_embeddings)
         self.max_batch = max_batch
         self._slots = Slots(self.model, config.num_hidden_layers, max_batch, DETERMINISTIC_TILE if deterministic else 1)
-        self._rows: list[_Row] = []
-        self._jobs: list[_Job] = []
-        self._inbox: queue.SimpleQueue[_Row | _Job | None] = queue.SimpleQueue()
+        self._rows: list[Row] = []
+        self._jobs: list[Job] = []
+        self._inbox: queue.SimpleQueue[Row | Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name=f"engine {self.policy}", daemon=True)
         self._thread.start()
@@ -132,7 +96,7 @@ class TransformersEngine:
 
     async def complete(self, request: Request) -> Completion:
         loop = asyncio.get_running_loop()
-        return await self._put(_Row(request, loop.create_future(), loop, time.monotonic()))
+        return await self._put(Row(request, loop.create_future(), loop, time.monotonic()))
 
     async def publish(self, policy: str, version: str, source: Path) -> None:
         """Take over weights, as soon as no request is under way; see agents.types.Publishable."""
@@ -142,16 +106,20 @@ class TransformersEngine:
         """Log-probabilities of `ids[1:]`, as soon as no request is under way; see agents.types.Publishable."""
         return await self._run(lambda: self.weights.score(ids, policy))
 
+    async def embed(self, text: str) -> tuple[float, ...]:
+        """The mean over a text's tokens of the last hidden state; see agents.types.Embeds. It waits for no request."""
+        return await self._run(lambda: self.weights.embed(self._read(text)), at_once=True)
+
     async def close(self) -> None:
         self._closed = True
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def _run(self, do: Callable[[], Any]) -> Any:
+    async def _run(self, do: Callable[[], Any], at_once: bool = False) -> Any:
         loop = asyncio.get_running_loop()
-        return await self._put(_Job(do, loop.create_future(), loop))
+        return await self._put(Job(do, loop.create_future(), loop, at_once))
 
-    async def _put(self, item: _Row | _Job) -> Any:
+    async def _put(self, item: Row | Job) -> Any:
         if self._closed:
             raise EngineError("the engine is closed")
         self._inbox.put(item)
@@ -161,7 +129,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        waiting: list[_Row] = []
+        waiting: list[Row] = []
         while True:
             try:
                 if not self._receive(waiting):
@@ -177,7 +145,7 @@ class TransformersEngine:
                 waiting.clear()
         self._fail([*self._rows, *waiting, *self._jobs], EngineError("the engine was closed"))
 
-    def _receive(self, waiting: list[_Row]) -> bool:
+    def _receive(self, waiting: list[Row]) -> bool:
         """Take in what has arrived; block when there is nothing else to do. False when the engine is to stop."""
         while True:
             try:
@@ -186,13 +154,16 @@ class TransformersEngine:
                 return True
             if row is None:
                 return False
-            if isinstance(row, _Job):
-                self._jobs.append(row)
+            if isinstance(row, Job):
+                if row.at_once:
+                    row.answer()
+                else:
+                    self._jobs.append(row)
                 continue
             try:
                 self._prepare(row)
             except Exception as error:  # noqa: BLE001 - one bad request must not stop the others
-                _answer([(row, error)])
+                answer([(row, error)])
                 continue
             waiting.append(row)
             if not self._rows and self._inbox.empty():
@@ -201,13 +172,19 @@ class TransformersEngine:
     def _work(self) -> None:
         jobs, self._jobs = self._jobs, []
         for job in jobs:
-            try:
-                result = job.do()
-            except Exception as error:  # noqa: BLE001 - its caller's to see
-                result = error
-            _answer([(job, result)])
+            job.answer()
 
-    def _prepare(self, row: _Row) -> None:
+    def _read(self, text: str) -> list[int]:
+        # Of a reply without words the end token is all that there is.
+        ids = self.chat.encode_text(text) or sorted(self.chat.end_ids)[:1]
+        if not 0 < len(ids) <= self.context:
+            raise EngineError(
+                f"expected a text of 1 to {self.context} tokens to embed (the context of {self.policy}), found "
+                f"{len(ids)}; take another embedder, such as minilm"
+            )
+        return ids
+
+    def _prepare(self, row: Row) -> None:
         request = row.request
         row.prompt = self.chat.encode_request(request)
         room = self.context - len(row.prompt)
@@ -232,7 +209,7 @@ class TransformersEngine:
 
         return Grammars(self.chat.tokenizer, self.model.config.vocab_size, self.chat.end_ids)
 
-    def _admit(self, waiting: list[_Row]) -> None:
+    def _admit(self, waiting: list[Row]) -> None:
         """Run the prompts of waiting rows, of like length together, and draw their first tokens."""
         admitted = [row for row in self._chosen(waiting) if not self._weighed(row)]
         admitted.sort(key=lambda row: len(row.prompt))
@@ -252,7 +229,7 @@ class TransformersEngine:
                 raise
         self._retire()
 
-    def _weighed(self, row: _Row) -> bool:
+    def _weighed(self, row: Row) -> bool:
         """Answer a row that has choices."""
         if row.choices is None:
             return False
@@ -262,10 +239,10 @@ class TransformersEngine:
             result: Any = row.choices.completion(logprobs, policy or self.policy, self.weights.versions[policy])
         except Exception as error:  # noqa: BLE001 - its caller's to see
             result = error
-        _answer([(row, result)])
+        answer([(row, result)])
         return True
 
-    def _chosen(self, waiting: list[_Row]) -> list[_Row]:
+    def _chosen(self, waiting: list[Row]) -> list[Row]:
         """Take the rows that go next out of `waiting`: the oldest, of one policy at a time."""
         waiting.sort(key=lambda row: row.arrived)
         policy = (self._rows or waiting)[0].request.policy
@@ -287,7 +264,7 @@ class TransformersEngine:
         self._draw(rows, self._slots.extend(tokens, positions))
         self._retire()
 
-    def _draw(self, rows: list[_Row], logits: torch.Tensor) -> None:
+    def _draw(self, rows: list[Row], logits: torch.Tensor) -> None:
         device = logits.device
         sampling = [row.request.sampling for row in rows]
         if any(row.request.certainty for row in rows):
@@ -328,9 +305,9 @@ class TransformersEngine:
                     self._slots.move(len(self._rows), slot, len(last.prompt) + len(last.tokens))
         finally:
             if done:
-                _answer(done)
+                answer(done)
 
-    def _finished(self, row: _Row) -> Finish | None:
+    def _finished(self, row: Row) -> Finish | None:
         if row.tokens[-1] in self.chat.end_ids or row.future.cancelled():
             return "stop"
         stop = row.request.sampling.stop
@@ -340,7 +317,7 @@ class TransformersEngine:
                 return "stop"
         return "length" if len(row.tokens) >= row.limit else None
 
-    def _completion(self, row: _Row, finish: Finish) -> Completion:
+    def _completion(self, row: Row, finish: Finish) -> Completion:
         text = self.chat.decode(row.tokens)
         for stop in row.request.sampling.stop:
             text = text.split(stop, 1)[0]
@@ -361,27 +338,7 @@ class TransformersEngine:
             compute_s=time.monotonic() - row.started,
         )
 
-    def _fail(self, rows: Sequence[_Row | _Job], error: Exception) -> None:
+    def _fail(self, rows: Sequence[Row | Job], error: Exception) -> None:
         self._rows.clear()
         cause = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
-        _answer([(row, cause) for row in rows])
-
-
-def _answer(results: _Results) -> None:
-    """Hand results to their callers: one wake-up of each event loop, however many rows are done."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Row | _Job, Any]]] = {}
-    for row, result in results:
-        by_loop.setdefault(row.loop, []).append((row, result))
-    for loop, batch in by_loop.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, batch)
-
-
-def _resolve(batch: _Results) -> None:
-    for row, result in batch:
-        if row.future.done():
-            continue
-        if isinstance(result, Exception):
-            row.future.set_exception(result)
-        else:
-            row.future.set_result(result)
+        answer([(row, cause) for row in rows])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -67,6 +68,21 @@ class Weights:
         """See agents.types.Publishable."""
         self.activate(policy)
         return measure(self._model, ids).logprobs
+
+    def embed(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Mean over tokens of the last hidden state, with the model's own weights: (hidden size,), float32.
+
+        The tokens make a pass of their own, so that nothing else can change a bit of it. Whichever policy is active
+        stays so.
+        """
+        active = self._active
+        self.activate(_BASE)
+        try:
+            asked = torch.tensor([ids], device=self._model.device)
+            states = self._model.base_model(input_ids=asked, use_cache=False).last_hidden_state
+            return tuple(states[0].float().mean(0).tolist())
+        finally:
+            self.activate(active)
 
     def _own(self) -> dict[str, Tensor]:
         state = self._model.state_dict()

@@ -22,7 +22,8 @@ from agents import Cast, ScriptedEngine
 from experiments.gateway.serve import serving
 from experiments.gateway.served import served_topology
 from experiments.gateway.server import bind, listening, url_of
-from experiments.runner import claim_directory, make_plan
+from experiments.plan import make_plan
+from experiments.runner import claim_directory
 
 EACH = 8
 _REPLY = "First I add the two numbers in the brackets, which gives 5.\nThen I add 2 to it.\n\\boxed{7}"

@@ -18,7 +18,8 @@ from experiments.gateway.episodes import Gateway
 from experiments.gateway.guard import is_loopback
 from experiments.gateway.served import Handout, alone, routes, served_topology
 from experiments.gateway.server import bind, listening, url_of
-from experiments.runner import Plan, claim_directory, in_event_loop, make_plan, opened
+from experiments.plan import Plan, make_plan
+from experiments.runner import claim_directory, in_event_loop, opened
 
 
 def token_for(at: socket.socket, variable: str | None) -> tuple[str | None, bool]:

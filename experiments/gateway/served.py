@@ -20,7 +20,8 @@ from envs.types import Task
 from experiments.gateway.agent import outside
 from experiments.gateway.episodes import RETRY_S, Gateway, OpenEpisode, RefusedError
 from experiments.gateway.replies import Json
-from experiments.runner import Plan, store
+from experiments.plan import Plan
+from experiments.runner import store
 from experiments.store import StoreWriter
 from graphs.play import play
 from graphs.record import Recorder

@@ -1,5 +1,6 @@
 """Parsers: typed results from good replies, a ParseFailure from any other, and never an exception or a guess."""
 
+import random
 from typing import Any
 
 import pytest
@@ -10,16 +11,20 @@ from pydantic import BaseModel
 from agents import moves, results
 from agents.moves import Move
 from agents.results import (
+    Choice,
     Critique,
     Judgement,
     Moderation,
     ParseFailure,
     Proposal,
+    Review,
     Sabotage,
     Solution,
     Statement,
     ToolUse,
 )
+from experiments.embedded_model.corpus import MAKERS, review_text
+from experiments.embedded_model.problems import draw_problem, flawed_steps
 
 ALL_MOVES = [value for value in vars(moves).values() if isinstance(value, Move)]
 
@@ -28,6 +33,7 @@ fragments = st.sampled_from(
     [
         *("\\boxed{", "}", "{", '"', "'", "\n", "\\", "None", "[" * 50),
         *("Verdict: A", "Verdict: correct", "A or B", "Answer: 3", "Error: digit", "Step: 1 + 1 = 3"),
+        *("Choice: 2", "Choice: ", "9" * 5000, "٣", "; 8, incorrect", "correct", " " * 50),
         *("```python\n", "```", "<question>", '"preference": "Yes"', "{'answer': "),
         *(
             '{{"preference": "Yes"}}',
@@ -72,12 +78,14 @@ def test_odd_objects_are_read_or_refused(reply: str) -> None:
 
 
 @pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: f"{move.name}-{move.parse.__name__}")
-def test_deep_nesting_is_refused_in_time(move: Move) -> None:
+def test_deep_nesting_and_long_lines_are_read_in_time(move: Move) -> None:
     for reply in (
         "{" * 100_000 + "}" * 100_000,
         '{"a":' * 5000 + "1" + "}" * 5000,
         "[" * 90_000,
         "(" * 200 + "1" + ")" * 200,
+        *(f"{label}: a{' ' * 100_000}b" for label in ("Verdict", "Choice", "Error", "Step")),
+        "1, correct " * 10_000,
     ):
         move.parse(reply)
 
@@ -109,6 +117,83 @@ def test_solution_and_statement() -> None:
 def test_critique(reply: str, correct: bool | None) -> None:
     assert parsed(moves.CRITIQUE, reply) == Critique(correct=correct) if correct is not None else True
     assert isinstance(parsed(moves.CRITIQUE, reply), ParseFailure) == (correct is None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "correct", "marks"),
+    [
+        ("Verdict: correct", True, ()),
+        ("1 + 1 = 2; 2, correct\n2 + 2 = 4; 5, incorrect\nVerdict: incorrect", False, (True, False)),
+        ("Step 1 is **correct**.\n\nStep 2: Incorrect\n\n**Verdict: incorrect**", False, (True, False)),
+        ("Verdict: incorrect\nAgain: 2, correct\nverdict: Correct.", True, (True,)),
+        ("The first step:\ncorrect\nincorrect\nVerdict: incorrect", False, (True, False)),
+        ("2, incorrect\ncorrect\nVerdict: correct", True, (False, True)),
+        ("correct: the sum\nIs it incorrect?\nVerdict: correct", True, ()),
+    ],
+)
+def test_review(reply: str, correct: bool, marks: tuple[bool, ...]) -> None:
+    assert parsed(moves.REVIEW, reply) == Review(correct=correct, marks=marks)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *("All steps are correct", "2, incorrect", "Verdict", "Verdict: half correct", "The verdict: correct"),
+        *("Verdict: correct\nVerdict: I am not sure", "Verdict:\ncorrect"),
+    ],
+)
+def test_a_review_without_one_verdict_is_a_failure(reply: str) -> None:
+    assert parsed(moves.REVIEW, reply) == ParseFailure(expected="Verdict: correct or incorrect")
+
+
+@given(st.lists(st.tuples(words.map(lambda text: " ".join(text.split())), st.booleans())), st.booleans())
+def test_a_review_is_read_back_line_by_line(said: list[tuple[str, bool]], correct: bool) -> None:
+    def spelled(right: bool) -> str:
+        return "correct" if right else "incorrect"
+
+    lines = [*(f"- {text}: {spelled(right)}" for text, right in said), f"Verdict: {spelled(correct)}"]
+    assert parsed(moves.REVIEW, "\n".join(lines)) == Review(correct=correct, marks=tuple(right for _, right in said))
+
+
+@given(st.integers(0, 10**9))
+def test_the_reviews_and_choices_that_the_corpus_writes_are_read_back(seed: int) -> None:
+    rng = random.Random(seed)
+    problem = draw_problem(rng)
+    given_steps = flawed_steps(problem, rng) if rng.random() < 0.5 else problem.steps
+    same = [right == found for right, found in zip(problem.steps, given_steps, strict=True)]
+    marks = same[: same.index(False) + 1] if False in same else same
+    assert parsed(moves.REVIEW, review_text(problem.steps, given_steps)) == Review(
+        correct=all(same), marks=tuple(marks)
+    )
+    checked = MAKERS["check_review"](problem, rng).messages[-1][1]
+    assert isinstance(parsed(moves.CHECK_REVIEW, checked), Critique)
+    assert isinstance(parsed(moves.CHOOSE, MAKERS["choose"](problem, rng).messages[-1][1]), Choice)
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("Choice: 2", 2),
+        ("14: 1, 3\n15: 2\nChoice: 1", 1),
+        ("**Choice: Solution 3**", 3),
+        ("choice : solution 12.", 12),
+        ("Choice: 1\nNo:\nChoice: 2", 2),
+        ("Choice: 0", 0),
+    ],
+)
+def test_choice(reply: str, number: int) -> None:
+    assert parsed(moves.CHOOSE, reply) == Choice(number=number)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *("2", "Solution 2", "Choice:", "Choice: none", "Choice: 1 or 2", "Choice: 1, 2", "Choice: -1", "Choice: 1.5"),
+        *("Choice: 99999", "Choice: 2\nChoice: hm", "Choice:\n2", "My Choice: 2"),
+    ],
+)
+def test_a_choice_that_names_no_one_number_is_a_failure(reply: str) -> None:
+    assert parsed(moves.CHOOSE, reply) == ParseFailure(expected="Choice: and a number")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from envs.arithmetic import (
     parse_expression,
     question,
     reference,
+    run_report,
     split_of,
 )
+from envs.types import Checks
 
 levels = st.sampled_from(LEVELS)
 sizes = st.sampled_from(["small", "large"])
@@ -179,3 +181,48 @@ def test_levels_and_numbers_of_tasks_are_checked() -> None:
 
 def test_step_reads_as_written() -> None:
     assert str(Step(7, "*", 2, 14)) == "7 * 2 = 14"
+
+
+def checked(reply: str) -> str | None:
+    env = Arithmetic(2)
+    assert isinstance(env, Checks)
+    return asyncio.run(env.check(env.tasks(1)[0], reply))
+
+
+@given(levels, seeds)
+def test_running_right_steps_shows_nothing(level: int, seed: int) -> None:
+    steps = reference(make_expression(random.Random(seed), level, "large"))
+    assert checked("\n".join([*map(str, steps), f"\\boxed{{{steps[-1].result}}}"])) is None
+
+
+@given(levels, seeds, st.integers(-50, 50).filter(bool), st.integers(0, 2))
+def test_running_shows_the_first_wrong_step_with_its_line(level: int, seed: int, offset: int, above: int) -> None:
+    rng = random.Random(seed)
+    expression = make_expression(rng, level, "large")
+    right, slip = reference(expression), rng.randrange(level)
+    steps = reference(expression, {slip: right[slip].result + offset})
+    later = [step._replace(result=step.result + 1) for step in steps[slip + 1 :]]
+    reply = "\n".join([*("Let me see." for _ in range(above)), *map(str, [*steps[: slip + 1], *later])])
+    assert checked(reply) == run_report(above + slip + 1, right[slip], steps[slip])
+
+
+def test_what_running_shows_is_said_in_words() -> None:
+    assert checked("7 * 2 = 14\n\n  14 + 3 = 18 ") == "Running it shows an error in line 3: 14 + 3 = 17, not 18."
+
+
+@pytest.mark.parametrize("reply", ["", "\n", "\\boxed{5}", "It is 7 * 2 = 15.", "x = 3\n7 / 2 = 9"])
+def test_text_without_steps_shows_nothing(reply: str) -> None:
+    assert checked(reply) is None
+
+
+def test_running_does_not_show_whether_the_step_was_to_be_done() -> None:
+    env = Arithmetic(2)
+    task = env.tasks(1)[0]
+    assert asyncio.run(env.check(task, "1 + 1 = 2\n\\boxed{2}")) is None
+    assert asyncio.run(env.judge(task, "2")).status == "incorrect"
+
+
+@given(st.lists(st.sampled_from(["1", "20", " + ", "-", "*", " = ", "\n", " ", "\\boxed{", "x", "٣"])).map("".join))
+def test_any_text_can_be_run(text: str) -> None:
+    said = checked(text)
+    assert said is None or said.startswith("Running it shows an error in line ")

@@ -14,7 +14,8 @@ from experiments.gateway.episodes import Gateway
 from experiments.gateway.serve import serving
 from experiments.gateway.served import served_topology
 from experiments.gateway.server import bind
-from experiments.runner import claim_directory, make_plan
+from experiments.plan import make_plan
+from experiments.runner import claim_directory
 from experiments.runs import Run
 
 

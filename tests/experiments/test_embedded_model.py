@@ -1,5 +1,6 @@
 """The embedded model: its tokenizer, its corpus, its build, and the checkpoint that ships."""
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -15,12 +16,13 @@ from agents import moves, results
 from agents.engines import EMBEDDED
 from agents.engines.transformers import weights_version
 from agents.moves import fixed_chunks, template_files, templates_hash
-from envs.arithmetic import check_step, numbers_of, parse_expression, parse_step, reference, split_of
+from envs import Arithmetic
+from envs.arithmetic import check_step, compute, numbers_of, parse_expression, parse_step, reference, split_of
 from experiments import run
 from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
 from experiments.embedded_model.muon import Muon, orthogonalised
-from experiments.embedded_model.problems import Problem, draw_problem, flawed_steps
+from experiments.embedded_model.problems import Problem, backwards, draw_problem, flawed_steps
 from experiments.embedded_model.train import Build, Encoder, Recipe
 
 TOKENIZER = build_tokenizer()
@@ -87,7 +89,7 @@ def test_a_flawed_solution_has_one_slip_and_a_wrong_answer(seed: int) -> None:
     assert step is not None and step.result != problem.answer
 
 
-@given(st.sampled_from(["solve", "revise", "tool", "extract"]), seeds)
+@given(st.sampled_from(["solve", "revise", "tool", "extract", "refine", "aggregate"]), seeds)
 def test_the_last_reply_is_right(maker: str, seed: int) -> None:
     problem, chat = made(maker, seed)
     move = {"tool": moves.OBSERVE, "extract": moves.CONCLUDE}.get(maker, moves.SOLVE)
@@ -170,6 +172,136 @@ def test_debaters_say_what_their_level_asks(seed: int) -> None:
             assert own != theirs
         else:
             assert own == str(problem.answer)
+
+
+def between(text: str, start: str, end: str) -> str:
+    return text.split(start, 1)[1].split(end, 1)[0]
+
+
+def first_wrong(problem: Problem, solution: str) -> int | None:
+    """Which line the env's own checker finds wrong first."""
+    steps = solution.split("\n")[:-1]
+    verdicts = [check_step(problem.expression, steps[:i], step).status for i, step in enumerate(steps)]
+    assert set(verdicts) <= {"correct", "incorrect"}
+    return verdicts.index("incorrect") if "incorrect" in verdicts else None
+
+
+def is_right(problem: Problem, solution: str) -> bool:
+    return moves.SOLVE.parse(solution).answer == str(problem.answer)
+
+
+@given(seeds)
+def test_reviews_are_right_and_stop_at_the_first_wrong_step(seed: int) -> None:
+    problem, chat = made("review", seed)
+    prompt, reply = (content for role, content in chat.messages[-2:])
+    solution = between(prompt, "Solution:\n", "\n\nCheck")
+    review, wrong = moves.REVIEW.parse(reply), first_wrong(problem, solution)
+    assert isinstance(review, results.Review) and chat.trained[-1]
+    assert review.correct == is_right(problem, solution) == (wrong is None)
+    assert review.marks == ((True,) * len(problem.steps) if wrong is None else (True,) * wrong + (False,))
+    own = [line.partition(";")[0] for line in reply.split("\n")[:-1]]
+    assert own == [str(step) for step in problem.steps[: len(own)]], "each step is worked out before it is judged"
+
+
+@given(seeds)
+def test_reviews_are_checked_rightly(seed: int) -> None:
+    problem, chat = made("check_review", seed)
+    prompt, reply = (content for role, content in chat.messages[-2:])
+    solution = between(prompt, "\n\nSolution:\n", "\n\nA review")
+    review = moves.REVIEW.parse(between(prompt, "A review of this solution:\n", "\n\nIs this review"))
+    checked, wrong = moves.CHECK_REVIEW.parse(reply), first_wrong(problem, solution)
+    assert isinstance(review, results.Review) and isinstance(checked, results.Critique) and chat.trained[-1]
+    found = review.marks.index(False) if False in review.marks else None
+    assert checked.correct == (review.correct == is_right(problem, solution) and found == wrong)
+
+
+FEEDBACK = ("bare", "run", "true review", "false review")
+
+
+def feedback_kind(problem: Problem, own: str, feedback: str) -> str:
+    """What a solver is told of its solution; fails when that is said of a solution that it does not fit."""
+    if feedback == "Your answer is wrong.":
+        assert not is_right(problem, own)
+        return "bare"
+    if feedback.startswith("Running it"):
+        env = Arithmetic()
+        assert feedback == asyncio.run(env.check(env.tasks(1)[0], own))
+        return "run"
+    review = moves.REVIEW.parse(feedback)
+    assert isinstance(review, results.Review)
+    return "true review" if review.correct == is_right(problem, own) else "false review"
+
+
+def feedbacks(seed: int) -> list[str]:
+    problem, chat = made("refine", seed)
+    words = [content for role, content in chat.messages if role != "system"]
+    said = [between(prompt, "Feedback on your solution:\n", "\n\nMend") for prompt in words[2::2]]
+    replies, trained = (
+        words[1::2],
+        [t for t, (role, _) in zip(chat.trained, chat.messages, strict=True) if role == "assistant"],
+    )
+    assert trained == [is_right(problem, reply) for reply in replies] and trained[-1]
+    return [feedback_kind(problem, own, feedback) for own, feedback in zip(replies, said, strict=False)]
+
+
+@given(seeds)
+def test_solvers_mend_what_the_feedback_is_about(seed: int) -> None:
+    assert 1 <= len(feedbacks(seed)) <= 2
+
+
+def test_feedback_is_of_every_kind_and_at_times_false() -> None:
+    assert {kind for seed in range(100) for kind in feedbacks(seed)} == set(FEEDBACK)
+
+
+@given(seeds)
+def test_the_first_of_the_largest_group_is_chosen(seed: int) -> None:
+    _, chat = made("choose", seed)
+    prompt, reply = (content for role, content in chat.messages[-2:])
+    listed = prompt.rpartition("\n\nWhich solution")[0].split("\n\nSolution ")[1:]
+    answers = [moves.SOLVE.parse(text).answer for text in listed]
+    choice = moves.CHOOSE.parse(reply)
+    assert isinstance(choice, results.Choice) and chat.trained[-1] and 2 <= len(answers) <= 6
+    sizes = [answers.count(answer) for answer in answers]
+    assert choice.number == sizes.index(max(sizes)) + 1
+    groups = dict(line.split(": ") for line in reply.split("\n")[:-1])
+    assert {a: [int(n) for n in numbers.split(", ")] for a, numbers in groups.items()} == {
+        a: [n for n, other in enumerate(answers, 1) if other == a] for a in answers
+    }
+
+
+@given(seeds)
+def test_the_number_found_in_place_of_x_gives_the_answer(seed: int) -> None:
+    _, chat = made("ask_back", seed)
+    prompt, reply = (content for role, content in chat.messages[-2:])
+    hidden, answer = between(prompt, "Problem: ", "\n"), between(prompt, "The answer to this problem is ", ".")
+    assert hidden.count("X") == 1 and chat.trained[-1]
+    expression = parse_expression(hidden.replace("X", moves.ASK_BACK.parse(reply).answer))
+    assert expression and str(reference(expression)[-1].result) == answer
+
+
+@given(seeds)
+def test_working_backwards_ends_at_the_hidden_number_without_using_it(seed: int) -> None:
+    problem = draw_problem(random.Random(seed))
+    tokens = problem.expression.split()
+    for place in range(0, len(tokens), 2):
+        steps = backwards(problem.expression, place)
+        known = [int(token) for i, token in enumerate(tokens) if i % 2 == 0 and i != place] + [problem.answer]
+        assert steps
+        for step in steps:
+            left, operation, right, _, result = step.split()
+            known.remove(int(left))
+            known.remove(int(right))
+            known.append(int(result))
+            if operation == "/":
+                assert int(right) * int(result) == int(left)
+            else:
+                assert compute(int(left), operation, int(right)) == int(result)
+        assert known == [int(tokens[place])], "everything that is known is used once"
+
+
+def test_a_factor_of_0_leaves_the_hidden_number_open() -> None:
+    assert backwards("7 * 0 + 5", 0) is None
+    assert backwards("7 * 0 + 5", 2) == ["5 - 5 = 0", "0 / 7 = 0"]
 
 
 def test_every_move_is_in_the_mix() -> None:

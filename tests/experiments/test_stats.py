@@ -114,3 +114,16 @@ def test_coverage_of_the_paired_interval() -> None:
         low, high = stats.bonett_price(int((a & ~b).sum()), int((~a & b).sum()), 40)
         held += low <= 0.15 <= high
     assert 0.92 <= held / 400 <= 0.99
+
+
+def test_holm_corrects_for_the_number_of_comparisons() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0] and stats.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_makes_a_p_value_smaller_and_keeps_their_order(p_values: list[float]) -> None:
+    corrected = stats.holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
+    ranked = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [corrected[i] for i in ranked] == sorted(corrected)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import Cast, EngineError, ScriptedEngine, open_company
+from agents import Cast, ScriptedEngine, open_company
 from agents.company import Company
+from envs import make_env
 from graphs import Episode, build, play, selforg
 from tests.conftest import WordEnv
 
@@ -20,7 +21,7 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> dict[str, Sequence[float]]:
     """Text -> vector, in the place of an embedder."""
     known: dict[str, Sequence[float]] = dict(TOY)
 
-    async def embed(self: Company, texts: Sequence[str], embedder: str = "") -> np.ndarray:
+    async def embed(self: Company, texts: Sequence[str], embedder: str = "", role: str = "") -> np.ndarray:
         return np.array([known[text.partition(" ")[0]] for text in texts], float)
 
     monkeypatch.setattr(Company, "embed", embed)
@@ -106,11 +107,50 @@ def test_with_the_embedder_that_ships_as_a_package() -> None:
     assert episode.answer == "yes" and episode.failure is None
 
 
-def test_an_embedding_of_nothing_is_an_error() -> None:
-    from agents.embed import Embedder
+class Embedding(ScriptedEngine):
+    """Embeds a reply by its first word."""
 
-    embedder = Embedder.__new__(Embedder)
-    embedder._known = {}  # pyright: ignore
-    embedder._model = type("Zero", (), {"encode": lambda self, text, **_: np.zeros(3)})()
-    with pytest.raises(EngineError, match="is 0 or no number"):
-        embedder._vector("x")
+    def __init__(self, script: Any, vectors: dict[str, tuple[float, ...]]):
+        super().__init__(script)
+        self._vectors = vectors
+
+    async def embed(self, text: str) -> tuple[float, ...]:
+        return self._vectors[text.partition(" ")[0]]
+
+
+def run_with_pool(model: Any, **settings: Any) -> Episode:
+    async def main() -> Episode:
+        topology, env = build(selforg, {"embedder": "pool", **settings}), make_env("arithmetic", level=2)
+        async with open_company(Cast.all(model), topology.roles, backend="local") as company:
+            return await asyncio.wait_for(play(topology, env, env.tasks(1)[0], company), 60)
+
+    return asyncio.run(main())
+
+
+def test_the_pools_own_model_embeds() -> None:
+    episode = run_with_pool(Embedding(script(), TOY), rounds=1)
+    assert episode.failure is None and episode.answer == "b"
+    assert [edge[:2] for edge in episode.notes[0]["edges"]] == [
+        ["agent_2", "agent_1"],
+        ["agent_2", "agent_3"],
+        ["agent_3", "agent_1"],
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_an_embedding_that_is_none_fails_the_episode_with_its_turns(value: float) -> None:
+    episode = run_with_pool(Embedding(script(), {**TOY, "c": (value, 0.0, 0.0)}), rounds=1)
+    assert episode.failure == (r"EngineError: the embedding of 'c \\boxed{c}' is 0 or no number; take another embedder")
+    assert [turn.role for turn in episode.turns] == ["agent_1", "agent_2", "agent_3", "agent_4"]
+
+
+def test_an_engine_that_gives_no_embeddings_fails_the_episode() -> None:
+    assert "gives no embeddings" in (run_with_pool(ScriptedEngine(script()), rounds=1).failure or "")
+
+
+@pytest.mark.model
+def test_the_embedded_model_embeds_its_own_replies() -> None:
+    episode = run_with_pool("embedded", rounds=1)
+    assert episode.failure is None and episode.stop_reason in ("consensus", "1 rounds")
+    assert all(-1 <= value <= 1.000001 for value in episode.notes[0]["contributions"])
+    assert episode == run_with_pool("embedded", rounds=1)

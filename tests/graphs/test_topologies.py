@@ -12,7 +12,7 @@ from langgraph.runtime import Runtime
 from agents import Cast, Request, ScriptedEngine
 from envs import Arithmetic, ConfigError, final_answer, make_env
 from experiments import run
-from graphs import TOPOLOGIES, Graph, Stage, Table, build, judge, mad, society, solo, solve, vote
+from graphs import TOPOLOGIES, Graph, Stage, Table, build, fit, judge, mad, society, solo, solve, vote
 from tests.conftest import PlayScripted
 
 
@@ -205,3 +205,16 @@ def test_a_judge_decides_between_what_differs(
 def test_a_cast_must_fill_every_role(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown role 'debater_1'; one of: solver"):
         run("society", cast=Cast(solver=ScriptedEngine({})), tasks=1, backend="local", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in TOPOLOGIES if name not in ("solo", "stepwise")])
+def test_a_budget_of_calls_is_spent_as_far_as_the_size_allows(name: str) -> None:
+    function = TOPOLOGIES[name]
+    sized = fit(function, 25)
+    taken = build(function, sized).calls
+    assert taken is not None and taken <= 25
+    ((key, size),) = sized.items()
+    more = build(function, {key: size + 1}).calls
+    assert more is not None and more > 25
+    with pytest.raises(ConfigError, match="takes at least"):
+        fit(function, 0)

@@ -73,6 +73,31 @@ def test_p_true_weighs_solutions_by_their_reviewers_verdicts(play_scripted: Any)
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("review", "opening"),
+    [
+        ("2, correct\nVerdict: correct", "2, correct\nVerdict:"),
+        ("2, correct\n**verdict : Correct**", "2, correct\nVerdict:"),
+        ("Verdict: correct\nNo:\nVerdict: incorrect", "Verdict: correct\nNo:\nVerdict:"),
+        ("2, correct", "2, correct\nVerdict:"),
+        ("", "\nVerdict:"),
+    ],
+)
+def test_the_verdict_that_is_weighed_follows_what_the_review_says(
+    play_scripted: Any, review: str, opening: str
+) -> None:
+    seen: list[str] = []
+
+    def script(request: Request) -> str:
+        if request.choices:
+            seen.append(request.opening)
+            return "[-1, -2]"
+        return review if "/reviewer/" in request.key else BOX("yes")
+
+    assert play(play_scripted, p_true, script, samples=1).answer == "yes"
+    assert seen == [opening]
+
+
 def test_models_vote_by_their_own_consistency(play_scripted: Any) -> None:
     script = {
         "solver_1": [BOX("yes"), BOX("yes"), BOX("yes"), BOX("yes")],
