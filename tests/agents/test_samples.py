@@ -71,7 +71,7 @@ def test_pairs_are_checked_on_both_sides() -> None:
         check(replace(pair, rejected=replace(pair.rejected, policy="")))
     with pytest.raises(SampleError, match="did you mean 'learner'"):
         check(replace(pair, rejected=replace(pair.rejected, policy="learners")))
-    with pytest.raises(SampleError, match="a label from 0 to 1, found 1.5"):
+    with pytest.raises(SampleError, match=r"a label from 0 to 1, found 1\.5"):
         check(replace(pair, label=1.5))
 
 
