@@ -57,7 +57,7 @@ def score(sample: Sample, seed: int) -> Scored:
 
 
 def tensor_of(batch: Batch, scored: Sequence[Scored], kind: Literal["new", "old", "reference"]) -> Tensor:
-    """Log-probabilities of each row's reply where the batch has its targets; elsewhere noise, which must not be read."""
+    """Log-probabilities of each row's reply where the batch has its targets; elsewhere noise, which nothing reads."""
     values = torch.randn(batch.trained.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 9
     for row, one in zip(values, scored, strict=True):
         start = len(one.sample.prompt_ids) - 1
