@@ -20,8 +20,8 @@ from agents.learning.distributed import Workers
 from agents.learning.trainer_settings import PolicySettings, TrainerSettings
 from agents.probe import load_whole, require_all
 from agents.publishing import home_of
-from agents.types import seed_of
-from envs.errors import ConfigError
+from agents.types import EngineError, seed_of
+from envs.errors import ConfigError, clip
 
 COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
 """What an exported model takes over from its home beside the weights: configuration, tokenizer, chat template."""
@@ -189,7 +189,11 @@ class Base:
     def _fill(self, name: str, start: Path) -> None:
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        found = set_peft_model_state_dict(self._peft, load_peft_weights(str(start), device="cpu"), adapter_name=name)
+        try:
+            tensors = load_peft_weights(str(start), device="cpu")
+            found = set_peft_model_state_dict(self._peft, tensors, adapter_name=name)
+        except Exception as error:  # noqa: BLE001 - whatever the libraries make of damaged files
+            raise EngineError(f"{start} cannot be loaded as an adapter: {clip(str(error))}") from None
         missing = [key for key in found.missing_keys if f".{name}." in key]
         require_all({"missing_keys": missing, "unexpected_keys": found.unexpected_keys}, start)
 

@@ -245,9 +245,9 @@ def _trains(item: Item) -> bool:
 def _described(learner: Learner, items: Sequence[Item]) -> Metrics:
     """What can be said of the items themselves."""
     samples = [item for item in items if isinstance(item, Sample)]
-    metrics: Metrics = {"samples": len(samples), "pairs": len(items) - len(samples)}
     if not samples:
-        return metrics
+        return {"pairs": len(items)}
+    metrics: Metrics = {"samples": len(samples)} | ({"pairs": pairs} if (pairs := len(items) - len(samples)) else {})
     metrics["tokens"] = sum(sum(sample.trained) for sample in samples)
     metrics["reward"] = fmean(sample.reward for sample in samples)
     for role in sorted({sample.role for sample in samples}):
