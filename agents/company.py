@@ -104,8 +104,9 @@ class Company:
             spec = self._cast.models([role], self._serving)[role]
             if spec not in self._pools:
                 raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
-            adapter = self._cast.seat(role).adapter
-            self._filled[role] = self._pools[spec], adapter_policy(adapter) if adapter else ""
+            seat = self._cast.seat(role)
+            policy = seat.policy or (adapter_policy(seat.adapter) if seat.adapter else "")
+            self._filled[role] = self._pools[spec], policy
         return self._filled[role]
 
 

@@ -89,6 +89,12 @@ def make_plan(
     drawn = _drawn(opened, tasks, split)
     plan = Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, {})
     full_cast.models(plan.roles or full_cast.seats, serving)
+    for role in plan.roles or full_cast.seats:
+        if full_cast.seat(role).policy:
+            raise ConfigError(
+                f"{role}.policy names what `palaestra train` is to teach; to play with what it learned, give its folder "
+                f"of weights: {role}.adapter=DIR, or {role}.model=hf:DIR"
+            )
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},
         "env": {

@@ -1,0 +1,164 @@
+"""Recipes: how a policy learns from episodes. `grpo` is the plain one; one's own is mostly a credit function.
+
+A recipe turns the episodes of an iteration into what the trainer is given. It is a pure function of them, the schedule
+and a seed: a killed run makes the same samples again from what is stored.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from agents.learning.advantages import ADVANTAGES, Advantage
+from agents.learning.samples import Pair, Sample
+from envs.errors import ConfigError, clip, unknown
+from experiments.credit import Credit, Credited, outcome, samples_of
+from experiments.training.schedule import Schedule
+from graphs import load_function
+from graphs.turns import Episode
+
+Items = Sequence[Sample | Pair]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from some episodes."""
+
+    items: Items
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What trains nothing -> how often."""
+    rewards: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Role -> term -> mean."""
+
+
+Teach = Callable[[Iterable[Episode], Credit, Schedule, int], Lesson]
+"""(episodes that share baselines, credit, schedule, seed) -> lesson. Samples keep the turns' own policies."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See the module."""
+
+    name: str
+    teach: Teach
+    loss: str = "grpo"
+    """Preset of agents.learning.settings."""
+    credit: Credit = outcome
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """Where it departs from the schedule's defaults."""
+    from_run: bool = False
+    """Whether it learns from the episodes of a stored run, and plays only to measure."""
+
+
+def policy_gradient(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
+    """Every turn weighs its advantage over its group."""
+    rule, group = ADVANTAGES[schedule.advantage], schedule.group or None
+    if group is None:
+        group = "role" if schedule.advantage == "reinforce++" else "task/role"
+    credited = samples_of(
+        episodes,
+        credit,
+        _shuffled(rule, seed) if schedule.shuffle_rewards else rule,
+        roles=schedule.learning_roles,
+        group=group,
+        gamma=schedule.gamma,
+    )
+    return _lesson(credited, credited.samples, schedule.drop_even)
+
+
+def imitation(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
+    """Turns with a reward above 0 are learned by heart, each as much as its reward; equal replies to a prompt once.
+
+    Rejection-sampling fine-tuning, as in Yuan et al., arXiv:2308.01825.
+    """
+    credited = _rewarded(episodes, credit, schedule, seed)
+    kept: dict[Hashable, Sample] = {}
+    for sample in credited.samples:
+        if sample.advantage > 0:
+            taught = replace(sample, supervised=True, weight=sample.advantage, advantage=0.0)
+            kept.setdefault((sample.policy, sample.prompt_ids, sample.token_ids), taught)
+    return _lesson(credited, list(kept.values()))
+
+
+def preferences(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
+    """Pairs of replies to one and the same prompt, of which one was rewarded more; each reply is in one pair at most.
+
+    DPO, Rafailov et al., arXiv:2305.18290, on what the policy itself has just said.
+    """
+    credited = _rewarded(episodes, credit, schedule, seed)
+    alike: dict[Hashable, list[Sample]] = {}
+    for sample in credited.samples:
+        alike.setdefault((sample.policy, sample.prompt_ids), []).append(sample)
+    pairs: list[Sample | Pair] = []
+    for group in alike.values():
+        ranked = sorted(group, key=lambda sample: -sample.advantage)
+        couples = zip(ranked, reversed(ranked), strict=True)
+        pairs += [Pair(a, b) for a, b in couples if a.advantage > b.advantage]
+    return _lesson(credited, pairs)
+
+
+def _rewarded(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Credited:
+    """Samples with their returns as advantages."""
+    rule = _shuffled(ADVANTAGES["raw"], seed) if schedule.shuffle_rewards else "raw"
+    return samples_of(episodes, credit, rule, roles=schedule.learning_roles, gamma=schedule.gamma)
+
+
+def _lesson(credited: Credited, items: Items, drop_even: bool = False) -> Lesson:
+    left_out = Counter(credited.left_out)
+    if drop_even:
+        kept = [item for item in cast(Sequence[Sample], items) if item.advantage]
+        left_out["samples without an advantage"] += len(items) - len(kept)
+        items = kept
+    return Lesson(items, dict(+left_out), credited.rewards)
+
+
+def _shuffled(rule: Advantage, seed: int) -> Advantage:
+    def shuffled(returns: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+        mixed = list(returns)
+        random.Random(seed).shuffle(mixed)
+        return rule(mixed, groups)
+
+    return shuffled
+
+
+def _gradient(name: str, loss: str, advantage: str) -> Recipe:
+    return Recipe(name, policy_gradient, loss, schedule={"advantage": advantage})
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "grpo": _gradient("grpo", "grpo", "grpo"),
+    "reinforce++": _gradient("reinforce++", "reinforce++", "reinforce++"),
+    "rloo": _gradient("rloo", "rloo", "rloo"),
+    "rft": Recipe("rft", imitation, "sft"),
+    "sft": Recipe("sft", imitation, "sft", from_run=True),
+    "dpo": Recipe("dpo", preferences, "dpo"),
+}
+LINES = {
+    "grpo": "advantages over the attempts at one task, clipped ratios, a KL penalty",
+    "reinforce++": "advantages over the whole batch, for each role",
+    "rloo": "advantages over the task's other attempts",
+    "rft": "what was rewarded is learned by heart",
+    "sft": "what was rewarded in a stored run is learned by heart (--set data=RUN)",
+    "dpo": "of two replies to one prompt the better is preferred",
+}
+
+
+def find_recipe(recipe: str | Credit | Recipe) -> Recipe:
+    """The recipe of a name, or grpo with a credit function of one's own (`module:function`, or the function).
+
+    Raises:
+        ConfigError: there is none, or what is named is neither.
+    """
+    if isinstance(recipe, str):
+        if ":" not in recipe:
+            if recipe not in RECIPES:
+                raise unknown("recipe", recipe, [*RECIPES, "module:function"])
+            return RECIPES[recipe]
+        found: Any = load_function(recipe, "recipe", also=(Recipe,))
+        return found if isinstance(found, Recipe) else replace(RECIPES["grpo"], name=recipe, credit=found)
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not callable(recipe):
+        raise ConfigError(f"expected a recipe's name, a Recipe or a credit function, found {clip(recipe)}")
+    return replace(RECIPES["grpo"], name=getattr(recipe, "__name__", "credit"), credit=recipe)

@@ -1,0 +1,254 @@
+"""Begin a training run, or finish one that was killed. Called by the command and from Python."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agents.cast import Cast
+from agents.company import Backend, Company, open_companies
+from agents.publishing import home_of
+from agents.types import EngineError
+from envs.errors import ConfigError
+from envs.types import Env
+from experiments.credit import Credit
+from experiments.runner import claim_folder, in_event_loop
+from experiments.runs import RUNS, Run
+from experiments.training.arena import Arena
+from experiments.training.loop import FIRST, Loop
+from experiments.training.recipe import Recipe
+from experiments.training.registry import Registry, Version
+from experiments.training.setup import TrainingPlan, make_training_plan
+from experiments.training.teacher import Teacher, open_teacher
+from experiments.training.tracking import open_trackers, require_trackers
+from experiments.training.training import Line, Training
+from graphs import Builder, Graph, Topology
+
+logger = logging.getLogger("palaestra.training")
+
+
+class TrainingError(EngineError):
+    """A training run ended before its time; the message says why, and how it goes on."""
+
+
+def train(
+    recipe: str | Credit | Recipe = "grpo",
+    topology: str | Builder | Graph | Topology = "solo",
+    env: str | Env = "arithmetic",
+    cast: Cast | str | None = None,
+    *,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    backend: Backend = "ray",
+    address: str | None = None,
+    track: Sequence[str] = (),
+    name: str | None = None,
+    root: Path | str = RUNS,
+    told: Callable[[Line], None] = lambda line: None,
+) -> Training:
+    """Train the policies behind a topology's roles, and return the run.
+
+    Args:
+        recipe: a name of `experiments.training.recipe.RECIPES`, `module:function` or a function that credits the
+            turns of an episode (then it is grpo with that credit), or a Recipe.
+        topology: as in `experiments.run`, as are env, cast, backend, address and root.
+        env: see above.
+        cast: see above; roles that learn must be played by embedded, hf: or vllm:.
+        seed: fixes every random choice: same seed, same run, on the CPU bit for bit.
+        settings: as with `--set`: the schedule's (`iterations`), `trainer.KEY`, `loss.KEY`, `policy.KEY` for every
+            policy and `policies.NAME.KEY` for one, `ROLE.policy=NAME`, `placement.KEY`; and all that `run` takes
+            (`topology.KEY` where the schedule has a key of the same name).
+        track: what is told of the metrics beside the run's own file; see experiments.training.tracking.
+        name: of the run's directory; None makes one from recipe, env and time.
+        told: called with every line of metrics.
+
+    Raises:
+        ConfigError: an argument that cannot be used; nothing has been loaded or written then.
+        EngineError: a model could not be loaded.
+        TrainingError: the run ended before its time; what it had learned is kept, and `resume` goes on from there.
+    """
+    asked = settings or {}
+    plan = make_training_plan(recipe, topology, env, cast, seed, asked, backend, address)
+    require_trackers(track)
+    data = Run.open(plan.schedule.data, Path(root)) if plan.schedule.data else None
+    names = (recipe, topology, env, "embedded" if cast is None else cast)
+    arguments = [value if isinstance(value, str) else None for value in names]
+    folder = claim_folder(Path(root), name, f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}")
+    config = {
+        **plan.config,
+        "arguments": dict(zip(("recipe", "topology", "env", "cast"), arguments, strict=True)),
+        "settings": {
+            key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in asked.items()
+        },
+        "address": address,
+        "track": list(track),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    training = Training(folder)
+    training.begin(config)
+    return _go_on(plan, training, data, track, told)
+
+
+def resume(
+    name: str | Path,
+    root: Path | str = RUNS,
+    *,
+    recipe: Any = None,
+    topology: Any = None,
+    env: Any = None,
+    cast: Any = None,
+    told: Callable[[Line], None] = lambda line: None,
+) -> Training:
+    """Finish a run that was killed or stopped, from its last whole state. A run that is finished is left as it is.
+
+    Args:
+        name: of the run, or its path.
+        root: the folder of runs.
+        recipe: like topology, env and cast: what the run was given ready-made in Python, given again.
+        topology: see above.
+        env: see above.
+        cast: see above.
+        told: called with every line of metrics.
+
+    Raises:
+        ConfigError: no such run; something that has to be given again; a checkpoint that does not fit.
+        TrainingError: see `train`.
+    """
+    training = Training.open(name, Path(root))
+    if training.finished:
+        return training
+    config = training.config
+    given = {"recipe": recipe, "topology": topology, "env": env, "cast": cast}
+    for key, stored in config["arguments"].items():
+        if given[key] is None and stored is None:
+            raise ConfigError(f"run {training.name} was given its {key} ready-made in Python; give it again: {key}=…")
+        given[key] = stored if given[key] is None else given[key]
+    plan = make_training_plan(
+        **given,
+        seed=config["seed"],
+        settings=config["settings"],
+        backend=config["backend"],
+        address=config["address"],
+    )
+    for what in ("versions", "templates"):
+        if plan.config[what] != config[what]:
+            logger.warning("%s have changed since run %s began; it may go on otherwise than it would have", what, name)
+    data = Run.open(plan.schedule.data, Path(root)) if plan.schedule.data else None
+    return _go_on(plan, training, data, config["track"], told)
+
+
+def _go_on(
+    plan: TrainingPlan, training: Training, data: Run | None, track: Sequence[str], told: Callable[[Line], None]
+) -> Training:
+    """Bring the directory back to its last whole state, and go on from it."""
+    from agents.learning.samples import SampleError
+    from agents.learning.trainer_settings import TrainerError
+
+    registry = _brought_back(plan, training)
+    try:
+        with _alone():
+            in_event_loop(lambda: _run(plan, training, registry, data, track, told))
+    except (ConfigError, EngineError, SampleError, TrainerError) as error:
+        if not any(training.path.glob("*/*/episodes.db")):
+            shutil.rmtree(training.path)  # nothing was played: nothing is left behind
+            raise
+        raise TrainingError(
+            f"{error}; the run stopped after {training.updates} of {plan.schedule.iterations} updates, which are kept: "
+            f"palaestra resume {training.name} goes on from there"
+        ) from None
+    return training
+
+
+def _brought_back(plan: TrainingPlan, training: Training) -> Registry:
+    """Strike what was recorded after the last whole state; what is stored complete is not made again."""
+    updates = training.updates
+    measured = max(1, updates - plan.schedule.lag)
+
+    def stays(line: Line) -> bool:
+        if line["kind"] == "validation":
+            return updates > 0 and line["updates"] < measured
+        if line["kind"] == "test":
+            return updates > 0 and line["name"] == FIRST
+        return line["kind"] == "update" and line["updates"] <= updates
+
+    training.keep(stays)
+    training.drop_states(updates)
+    registry = Registry.open(training.path / "policies")
+    registry.forget(updates or -1)
+    return registry
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Raise the first of several errors in place of their group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def _run(
+    plan: TrainingPlan,
+    training: Training,
+    registry: Registry,
+    data: Run | None,
+    track: Sequence[str],
+    told: Callable[[Line], None],
+) -> None:
+    with open_trackers(track, training) as trackers:
+
+        def tell(line: Line) -> None:
+            told(line)
+            trackers(line)
+
+        async with _opened(plan) as (teacher, companies):
+            if training.updates:
+                await teacher.load(training.state(training.updates))
+            else:
+                await _enter_first(plan, registry, teacher)
+            own = [learner.name for learner in plan.learners if not (learner.served_as or learner.settings.start)]
+            serving = {name: registry.at(name, 0).version for name in own}
+            arena = Arena(plan, training, registry, companies[0], companies[1], serving)
+            await Loop(plan, training, arena, teacher, data, tell).run()
+
+
+@contextlib.asynccontextmanager
+async def _opened(plan: TrainingPlan) -> AsyncIterator[tuple[Teacher, list[Company]]]:
+    """The trainer and the pools; of the two companies the second plays at temperature 0."""
+    played, policies = plan.plan, {learner.name: learner.settings for learner in plan.learners}
+    started = False
+    if played.backend == "ray":
+        from agents.cluster import start_ray
+
+        started = start_ray(played.address)
+    casts = [(cast, played.roles) for cast in (played.cast, plan.greedy_cast)]
+    try:
+        async with (
+            open_teacher(plan.trainer, policies, plan.placement, played.backend, played.address is not None) as teacher,
+            open_companies(casts, played.backend, played.serving, played.address) as companies,
+        ):
+            yield teacher, companies
+    finally:
+        if started:
+            import ray
+
+            ray.shutdown()
+
+
+async def _enter_first(plan: TrainingPlan, registry: Registry, teacher: Teacher) -> None:
+    """Enter the weights that each policy starts from; a new adapter's are written first."""
+    versions = await teacher.versions()
+    for learner in plan.learners:
+        version, directory = versions[learner.name], learner.settings.start or home_of(learner.spec) or ""
+        if not version:
+            directory = f"{learner.name}/0000"
+            version = await teacher.export(learner.name, registry.root / directory)
+        elif directory:
+            directory = str(Path(directory).absolute())
+        registry.add(Version(learner.name, version, 0, directory, await teacher.probe(learner.name)))
