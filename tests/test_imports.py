@@ -48,6 +48,9 @@ def test_imports_go_one_way(path: Path) -> None:
             {"torch", "transformers", "ray", "langgraph", "scipy", "pandas", "rich.table", "openai", "aiohttp"},
         ),
         ("agents.engines.transformers", {"ray", "vllm", "langgraph"}),
+        ("agents.learning", {"torch", "transformers", "peft", "ray"}),
+        ("agents.learning.losses", {"transformers", "peft", "ray"}),
+        ("experiments.credit", {"torch", "transformers", "ray"}),
     ],
 )
 def test_heavy_libraries_are_imported_only_where_used(module: str, absent: set[str]) -> None:

@@ -1,7 +1,6 @@
 """Advantages: the published numbers, and what must not change them."""
 
 import math
-from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -18,7 +17,7 @@ returns = st.lists(st.integers(-80, 80).map(lambda n: n / 8), min_size=1, max_si
 
 
 @st.composite
-def grouped(draw: Callable[..., list[float]]) -> tuple[list[float], list[str]]:
+def grouped(draw: st.DrawFn) -> tuple[list[float], list[str]]:
     values = draw(returns)
     return values, draw(st.lists(st.sampled_from("abc"), min_size=len(values), max_size=len(values)))
 

@@ -193,11 +193,9 @@ def test_pair_loss_is_that_of_the_loop(size: int, max_tokens: int) -> None:
     total, metrics = 0.0, []
     for found in make_pair_batches(pairs, max_tokens):
         rows = [side[row] for side in (chosen, rejected) for row in found.rows]
-        sums = {
-            kind: sequence_logprobs(tensor_of(found.batch, rows, kind), found.batch.trained).chunk(2)
-            for kind in ("new", "reference")
-        }
-        loss, part = pair_loss(*sums["new"], *sums["reference"], settings, found.labels, size)
+        new, new_rejected = sequence_logprobs(tensor_of(found.batch, rows, "new"), found.batch.trained).chunk(2)
+        old, old_rejected = sequence_logprobs(tensor_of(found.batch, rows, "reference"), found.batch.trained).chunk(2)
+        loss, part = pair_loss(new, new_rejected, old, old_rejected, settings, found.labels, size)
         total += loss.item()
         metrics.append(part)
     expected = pair_loss_of(list(zip(pairs, chosen, rejected, strict=True)), settings)
@@ -207,15 +205,20 @@ def test_pair_loss_is_that_of_the_loop(size: int, max_tokens: int) -> None:
 
 def test_pair_loss_in_figures() -> None:
     sure, half = torch.ones(1), torch.full((1,), 0.5)
-    equal = [torch.tensor([-3.0])] * 4
-    assert pair_loss(*equal, LossSettings(), sure)[0].item() == pytest.approx(math.log(2))
-    better = [torch.tensor([p]) for p in (-1.0, -5.0, -2.0, -4.0)]  # margins +1 and -1 against the reference
-    loss, metrics = pair_loss(*better, LossSettings(pair_beta=0.5), sure)
+
+    def found(sums: tuple[float, float, float, float], beta: float, labels: Tensor | None) -> tuple[Tensor, Any]:
+        chosen, rejected, reference_chosen, reference_rejected = torch.tensor(sums)[:, None]
+        settings = LossSettings(pair_beta=beta)
+        return pair_loss(chosen, rejected, reference_chosen, reference_rejected, settings, labels)
+
+    assert found((-3, -3, -3, -3), 0.1, sure)[0].item() == pytest.approx(math.log(2))
+    better = (-1, -5, -2, -4)  # one nat up and one down against the reference
+    loss, metrics = found(better, 0.5, sure)
     assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-1))), rel=1e-6)
     assert metrics["pair_accuracy"] == 1 and metrics["pair_margin"] == pytest.approx(1.0)
-    assert pair_loss(*better, LossSettings(pair_beta=0.5))[0].item() == loss.item()
+    assert found(better, 0.5, None)[0].item() == loss.item()
     # A label of a half is best met by no preference at all.
-    assert pair_loss(*better, LossSettings(pair_beta=0.5), half)[0].item() > math.log(2)
+    assert found(better, 0.5, half)[0].item() > math.log(2)
 
 
 def one_token(new: float, **changes: Any) -> Scored:
