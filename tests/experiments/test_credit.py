@@ -263,8 +263,8 @@ PRINT_SAMPLES = """
 import sys
 from experiments import Run
 from experiments.credit import format_penalty, last_turn, outcome, samples_of, total
-found = samples_of(Run.open(sys.argv[1]), total(last_turn(outcome), format_penalty(0.3)), sys.argv[2], gamma=0.9)
-print(repr(found))
+for advantage in ("grpo", "reinforce++"):
+    print(samples_of(Run.open(sys.argv[1]), total(last_turn(outcome), format_penalty(0.3)), advantage, gamma=0.9))
 """
 
 
@@ -280,20 +280,19 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 class TestStoredRun:
     def test_a_stored_run_gives_the_same_samples_in_another_process(self, stored: Run, tmp_path: Path) -> None:
-        for advantage in ("grpo", "reinforce++"):
-            credit = total(last_turn(outcome), format_penalty(0.3))
-            here = samples_of(list(stored.episodes()), credit, advantage, gamma=0.9)
-            moved = shutil.copytree(stored.path, tmp_path / advantage)
-            there = subprocess.run(
-                [sys.executable, "-c", PRINT_SAMPLES, str(moved), advantage],
-                env={**os.environ, "PYTHONHASHSEED": "7"},
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            assert there.stdout.strip() == repr(here)
-            assert len(here.samples) == 6 * 4 * 3 and any(sample.advantage for sample in here.samples)
+        credit = total(last_turn(outcome), format_penalty(0.3))
+        here = [samples_of(stored.episodes(), credit, name, gamma=0.9) for name in ("grpo", "reinforce++")]
+        there = subprocess.run(
+            [sys.executable, "-c", PRINT_SAMPLES, str(shutil.copytree(stored.path, tmp_path / "moved"))],
+            env={**os.environ, "PYTHONHASHSEED": "7"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert there.stdout.splitlines() == [repr(found) for found in here]
+        for found in here:
+            assert len(found.samples) == 6 * 4 * 3 and any(sample.advantage for sample in found.samples)
 
     def test_the_order_of_episodes_changes_no_advantage(self, stored: Run) -> None:
         episodes = list(stored.episodes())
