@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from envs import ENVS
-from experiments.runs import SWEEP, Run, list_runs
+from experiments.runs import SWEEP, TRAINING, Run, list_runs
+from experiments.training.recipe import LINES
 from graphs import TOPOLOGIES, Builder, build
 
 MODELS = {
@@ -24,9 +25,11 @@ def catalogue(root: Path) -> dict[str, dict[str, str]]:
     return {
         "envs": {name: f"{_first_line(function)}{_settings(function)}" for name, function in ENVS.items()},
         "topologies": {name: _topology_line(name, function) for name, function in TOPOLOGIES.items()},
+        "recipes": LINES,
         "models": MODELS,
         "runs": {run.name: _run_line(run) for run in list_runs(root)},
         "sweeps": {path.parent.name: _sweep_line(path) for path in sorted(root.glob(f"*/{SWEEP}"))},
+        "trainings": {path.parent.name: _training_line(path) for path in sorted(root.glob(f"*/{TRAINING}"))},
     }
 
 
@@ -50,6 +53,14 @@ def _sweep_line(path: Path) -> str:
         return f"{len(found['arms'])} runs on {found['env']}, {found['tasks']} tasks"
     except (ValueError, LookupError, TypeError, OSError):
         return f"its {SWEEP} cannot be read"
+
+
+def _training_line(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"{found['recipe']} of {found['topology']['name']} on {found['env']['name']}, {found['created']}"
+    except (ValueError, LookupError, TypeError, OSError):
+        return f"its {TRAINING} cannot be read"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -7,7 +7,6 @@ stdout; progress, logs and complaints go to stderr.
 import json
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,8 @@ from typing import Any
 import click
 
 from envs.errors import ConfigError
-
-_RUNS = click.option(
-    "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
+from experiments.training.command import resume, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; what had ended is stored")
+        complain("interrupted; what had ended is stored")
         return 130
     except BaseExceptionGroup as group:
         return _report(_first(group))
@@ -43,10 +39,10 @@ def _report(error: BaseException) -> int:
     from agents.types import EngineError
 
     if isinstance(error, (ConfigError, EngineError)):
-        _complain(str(error))
+        complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
     if isinstance(error, OSError):
-        _complain(f"{type(error).__name__}: {error}")
+        complain(f"{type(error).__name__}: {error}")
         return 1
     raise error
 
@@ -56,106 +52,23 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _complain(message: str) -> None:
-    click.echo(f"palaestra: {' '.join(message.split())}", err=True)
-
-
-def _print(rendered: Any, data: Callable[[], Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(data(), ensure_ascii=False))
-    else:
-        from experiments.show import console
-
-        console().print(rendered)
-
-
-def _example(text: str) -> str:
-    return f"\b\nExample:\n  {text}"
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="palaestra")
 def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-def _settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
-    settings = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"expected KEY=VALUE, found {value!r}")
-        settings[key] = text
-    return settings
-
-
-_MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE."
-_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
-_MODEL = click.option("--model", default="embedded", show_default=True, help=_MODELS)
-_SEVERAL = (
-    click.option(
-        "--seed", "seeds", type=int, multiple=True, default=[0], show_default=True, help="May be repeated: more runs."
-    ),
-    click.option(
-        "--model",
-        "models",
-        multiple=True,
-        default=["embedded"],
-        show_default=True,
-        help=f"{_MODELS} May be repeated: more runs.",
-    ),
-)
-_PLAYED = (
-    click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function."),
-    click.option("--tasks", type=int, help="How many tasks; all of a file, 100 of a generated env, when left out."),
-    click.option("--samples", type=int, default=1, show_default=True, help="Episodes a task."),
-    click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
-    click.option("--concurrency", type=int, default=256, show_default=True, help="Most episodes in flight."),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        callback=_settings,
-        metavar="KEY=VALUE",
-        help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
-        "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60) or the pool "
-        "(pool.replicas=2); of one role's alone (judge.pool.replicas=2). May be repeated.",
-    ),
-    click.option("--name", help="Name of the run; made from topology, env and time when left out."),
-    click.option(
-        "--backend",
-        type=click.Choice(["ray", "local"]),
-        default="ray",
-        show_default=True,
-        help="Host the models in Ray actors, or in this process.",
-    ),
-    click.option(
-        "--address", help="A Ray cluster; left out, the one of RAY_ADDRESS or of this machine, else Ray is started."
-    ),
-)
-
-
-def _played(command: Any) -> Any:
-    """The options of every verb that plays: on what, by whom, where to."""
-    for option in reversed((_SEED, _MODEL, *_PLAYED)):
-        command = option(command)
-    return command
-
-
-def _played_several(command: Any) -> Any:
-    """The same, of a verb that plays with several models and seeds."""
-    for option in reversed((*_SEVERAL, *_PLAYED)):
-        command = option(command)
-    return command
+for _verb in (train, resume):
+    palaestra.add_command(_verb)
 
 
 @palaestra.command(
-    epilog=_example("palaestra run society --env arithmetic --tasks 40 --seed 7 --set env.level=4 --set rounds=3")
+    epilog=example("palaestra run society --env arithmetic --tasks 40 --seed 7 --set env.level=4 --set rounds=3")
 )
 @click.argument("topology")
-@_played
-@_RUNS
-@_JSON
+@plays
+@RUNS
+@JSON
 @click.pass_context
 def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
     """Play TOPOLOGY over tasks, store every episode, and print the summary.
@@ -168,10 +81,10 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
     model = options.pop("model")
     played = start(cast=model, root=root, **options)
     summary = played.summary()
-    _print(render_summary(summary), summary.model_dump, as_json)
+    print_result(render_summary(summary), summary.model_dump, as_json)
     if summary.failed:
         first = played.find("failed")
-        _complain(
+        complain(
             f"{summary.failed} of {summary.episodes} episodes failed; the first, {first.task.id}: {first.failure}; "
             f"palaestra show {played.name} failed"
         )
@@ -179,13 +92,13 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
 
 
 @palaestra.command(
-    epilog=_example("palaestra sweep solo vote society,agents=3 mine:debate --env arithmetic --tasks 200 --seed 7")
+    epilog=example("palaestra sweep solo vote society,agents=3 mine:debate --env arithmetic --tasks 200 --seed 7")
 )
 @click.argument("topologies", nargs=-1, required=True)
-@_played_several
+@plays_several
 @click.option("--calls", type=int, help="Fit every topology into so many calls an episode.")
-@_RUNS
-@_JSON
+@RUNS
+@JSON
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
     """Play TOPOLOGIES with every model and seed over the same tasks, and compare them in one table.
@@ -199,19 +112,19 @@ def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
 
     played = start(root=root, **options)
     table = played.table
-    _print(
+    print_result(
         render_sweep(table, str(played.path)),
         lambda: {"sweep": played.path.name, **table.model_dump(mode="json")},
         as_json,
     )
     failed = sum(entry.failed for entry in table.entries)
     if failed:
-        _complain(f"{failed} episodes failed; `palaestra show {played.path.name}/RUN failed` shows one")
+        complain(f"{failed} episodes failed; `palaestra show {played.path.name}/RUN failed` shows one")
     context.exit(1 if failed else 0)
 
 
-@palaestra.command(epilog=_example("palaestra serve --env arithmetic --tasks 20 --roles solver,critic --name served"))
-@_played
+@palaestra.command(epilog=example("palaestra serve --env arithmetic --tasks 20 --roles solver,critic --name served"))
+@plays
 @click.option("--roles", default="solver", show_default=True, help="The roles that may be asked, with commas between.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond loopback with a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
@@ -224,8 +137,8 @@ def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
     show_default=True,
     help="Seconds without a call after which an episode has failed.",
 )
-@_RUNS
-@_JSON
+@RUNS
+@JSON
 @click.pass_context
 def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
     """Serve roles over OpenAI's chat completions, and tasks to play with them, until stopped.
@@ -249,25 +162,25 @@ def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
         summary = Run(directory).summary()
         failed = summary.failed
         if not as_json:
-            _print(render_summary(summary), summary.model_dump, False)
+            print_result(render_summary(summary), summary.model_dump, False)
     if interrupted:
         raise KeyboardInterrupt
     context.exit(1 if failed else 0)
 
 
-@palaestra.command(epilog=_example("palaestra show demo-mad longest"))
+@palaestra.command(epilog=example("palaestra show demo-mad longest"))
 @click.argument("run")
 @click.argument("episode", required=False)
 @click.option("--prompts", is_flag=True, help="Show each turn's prompt too.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write it as a picture to this file, too.")
-@_RUNS
-@_JSON
+@RUNS
+@JSON
 def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: Path, as_json: bool) -> None:
-    """Print the summary of RUN (or the table of a sweep), or one EPISODE of it as a transcript.
+    """Print the summary of RUN (of a sweep its table, of a training its curve), or one EPISODE of it as a transcript.
 
     EPISODE is its number (from 1), a task's id, TASK/SAMPLE, or one of: longest, wrong, failed.
     """
-    from experiments.runs import SWEEP, Run
+    from experiments.runs import SWEEP, TRAINING, Run
     from experiments.show import render_episode, render_summary, save_svg
 
     if episode is None and (root / run / SWEEP).is_file():
@@ -276,6 +189,12 @@ def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: P
 
         table = Sweep(root / run).table
         rendered, data = render_sweep(table, run), lambda: table.model_dump(mode="json")
+    elif episode is None and (root / run / TRAINING).is_file():
+        from experiments.training.show import render_training
+        from experiments.training.training import Training
+
+        training = Training(root / run)
+        rendered, data = render_training(training), lambda: {"training": run, "metrics": training.lines()}
     elif episode is None:
         summary = Run.open(run, root).summary()
         rendered, data = render_summary(summary), summary.model_dump
@@ -285,44 +204,55 @@ def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: P
         rendered, data = render_episode(opened, found, prompts), lambda: found.model_dump(mode="json")
     if svg is not None:
         save_svg(rendered, svg, f"palaestra show {run} {episode or ''}".strip())
-    _print(rendered, data, as_json)
+    print_result(rendered, data, as_json)
 
 
-@palaestra.command(epilog=_example("palaestra compare --equal calls demo-vote demo-society demo-mad"))
+@palaestra.command(epilog=example("palaestra compare --equal calls demo-vote demo-society demo-mad"))
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
     "--equal",
     type=click.Choice(["calls", "tokens"]),
     help="Compare with self-consistency at as many calls or tokens: that of the first run, which is of vote.",
 )
-@_RUNS
-@_JSON
+@RUNS
+@JSON
 def compare(runs: tuple[str, ...], equal: Any, root: Path, as_json: bool) -> None:
-    """Compare RUNS with the first of them, paired by task, with intervals, calls and tokens."""
+    """Compare RUNS with the first of them, paired by task, with intervals, calls and tokens.
+
+    Training runs are compared before and after: what each gained on held-out tasks, and runs that differ in their seed
+    alone together.
+    """
     import asyncio
 
     from experiments.compare import compare_at_equal, compare_runs
     from experiments.plan import reopen_env
-    from experiments.runs import Run
+    from experiments.runs import TRAINING, Run
     from experiments.show import render_comparison
 
+    if all((root / name / TRAINING).is_file() for name in runs):
+        from experiments.training.report import report
+        from experiments.training.show import render_report
+
+        found = report(runs, root)
+        print_result(render_report(found), lambda: [asdict(row) for row in found], as_json)
+        return
     opened = [Run.open(name, root) for name in runs]
     if equal is None:
         rows = compare_runs(opened)
     else:
         rows = asyncio.run(compare_at_equal(opened, equal, reopen_env(opened[0].config)))
-    _print(
+    print_result(
         render_comparison(rows),
         lambda: {"baseline": rows[0].run, "runs": [asdict(row) for row in rows]},
         as_json,
     )
 
 
-@palaestra.command("list", epilog=_example("palaestra list --json"))
-@_RUNS
-@_JSON
+@palaestra.command("list", epilog=example("palaestra list --json"))
+@RUNS
+@JSON
 def list_(root: Path, as_json: bool) -> None:
-    """List envs, topologies, models and runs."""
+    """List envs, topologies, recipes, models and runs."""
     from rich.console import Group
 
     from experiments.catalogue import catalogue
@@ -332,20 +262,20 @@ def list_(root: Path, as_json: bool) -> None:
     rendered = Group(
         *(plain_list(f"\n{title}", list(rows.items()) or [("(none)", "")]) for title, rows in found.items())
     )
-    _print(rendered, lambda: found, as_json)
+    print_result(rendered, lambda: found, as_json)
 
 
-@palaestra.command(epilog=_example("palaestra doctor --model embedded --set pool.replicas=2"))
+@palaestra.command(epilog=example("palaestra doctor --model embedded --set pool.replicas=2"))
 @click.option("--model", help="Open this model's pool too, ask it a little, and say what it can do here.")
 @click.option(
     "--set",
     "settings",
     multiple=True,
-    callback=_settings,
+    callback=read_settings,
     metavar="KEY=VALUE",
     help="A setting of the model's engine or pool: engine.device=cuda, vllm.tensor_parallel=2, pool.replicas=2.",
 )
-@_JSON
+@JSON
 @click.pass_context
 def doctor(context: click.Context, model: str | None, settings: dict[str, str], as_json: bool) -> None:
     """Look at this machine: versions, GPUs, Ray, the embedded model, import names; and say what mends what is wrong."""
@@ -368,5 +298,5 @@ def doctor(context: click.Context, model: str | None, settings: dict[str, str], 
     for finding in findings:
         mend = f"\nmend: {finding.mend}" if finding.mend else ""
         table.add_row(Text(finding.state, style=styles[finding.state]), finding.what, Text(finding.detail + mend))
-    _print(table, lambda: {"healthy": healthy(findings), "findings": [asdict(f) for f in findings]}, as_json)
+    print_result(table, lambda: {"healthy": healthy(findings), "findings": [asdict(f) for f in findings]}, as_json)
     context.exit(0 if healthy(findings) else 1)

@@ -92,8 +92,8 @@ def make_plan(
     for role in plan.roles or full_cast.seats:
         if full_cast.seat(role).policy:
             raise ConfigError(
-                f"{role}.policy names what `palaestra train` is to teach; to play with what it learned, give its folder "
-                f"of weights: {role}.adapter=DIR, or {role}.model=hf:DIR"
+                f"{role}.policy names what `palaestra train` is to teach; to play with what it learned, give its "
+                f"folder of weights: {role}.adapter=DIR, or {role}.model=hf:DIR"
             )
     config = {
         "topology": {"name": played.name, "settings": dict(played.settings or {})},

@@ -40,8 +40,8 @@ class Arena:
     """The same at temperature 0."""
     serving: dict[str, str] = field(default_factory=dict)
     """Policy -> version that its pool serves now; what is not named is the model's own."""
-    gap: float = 0.0
-    """Of the newest publish: the largest between the trainer's and any replica's log-probabilities, nats."""
+    gaps: dict[str, float] = field(default_factory=dict)
+    """Policy -> the largest gap between the trainer and any replica that its publish found, nats."""
     published_s: float = 0.0
     """Spent on publishing, all in all."""
     played_s: float = 0.0
@@ -118,7 +118,7 @@ class Arena:
             self._labels.add((learner.name, label))
             pool = self.company.pools[learner.spec]
             done = await pool.publish(learner.served_as, label, self.registry.path(version), probe=version.probe)
-            self.serving[learner.name], self.gap = version.version, done.gap
+            self.serving[learner.name], self.gaps[learner.name] = version.version, done.gap
         self.published_s += time.monotonic() - started
 
     async def _play(
@@ -136,6 +136,7 @@ class Arena:
             "samples": samples,
             "seed": seed,
             "weights": {policy: version.version for policy, version in weights.items()},
+            "gaps": self.gaps,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -192,8 +192,11 @@ class Loop:
         registry = self._arena.registry
         policies: dict[str, Line] = {name: dict(metrics) for name, metrics in summed(steps).items()}
         for learner in self._plan.learners:
-            policies.setdefault(learner.name, {})["version"] = registry.at(learner.name).version
-        played = {} if run is None else {"accuracy": rollout_accuracy(run), "publish_gap": self._arena.gap}
+            found = policies.setdefault(learner.name, {})
+            found["version"] = registry.at(learner.name).version
+            if run is not None and learner.name in run.config["gaps"]:
+                found["publish_gap"] = run.config["gaps"][learner.name]
+        played = {} if run is None else {"accuracy": rollout_accuracy(run)}
         return {
             "kind": "update",
             "updates": i + 1,
@@ -243,7 +246,10 @@ class Loop:
                 "best": self.best,
                 "versions": {name: version.version for name, version in best.items()},
                 "weights": {name: str(self._where(version)) for name, version in best.items()},
-                "seconds": {"all": round(time.monotonic() - started, 3), "playing_share": round(busy, 4)},
+                "seconds": {
+                    "since_resumed" if self._begun else "all": round(time.monotonic() - started, 3),
+                    "playing_share": round(busy, 4),
+                },
             }
         )
 

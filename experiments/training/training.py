@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, nearest
-from experiments.runs import RUNS, Run
+from experiments.runs import RUNS, TRAINING, Run
 
-CONFIG = "training.json"
 METRICS = "metrics.jsonl"
 MARK = "whole.json"
 Line = dict[str, Any]
@@ -42,7 +41,7 @@ class Training:
             ConfigError: there is none.
         """
         for path in (root / name, Path(name)):
-            if (path / CONFIG).is_file():
+            if (path / TRAINING).is_file():
                 return cls(path)
         names = [found.name for found in list_trainings(root)]
         raise ConfigError(f"no training run {str(name)!r} in {root}/; {nearest(str(name), names)}")
@@ -53,7 +52,7 @@ class Training:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        return json.loads((self.path / TRAINING).read_text(encoding="utf-8"))
 
     def lines(self, kind: str | None = None) -> list[Line]:
         """The metrics in the order in which they came: of kind update, validation or test, or all."""
@@ -76,7 +75,7 @@ class Training:
         return self.path / what / f"{number:04d}"
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        write_whole(self.path / CONFIG, config)
+        write_whole(self.path / TRAINING, config)
 
     def append(self, line: Line) -> None:
         """Add a line of metrics; it is on disk when this returns."""
@@ -107,8 +106,8 @@ class Training:
 
 def list_trainings(root: Path = RUNS) -> list[Training]:
     """The training runs under a folder, newest first."""
-    found = [Training(path.parent) for path in root.glob(f"*/{CONFIG}")]
-    return sorted(found, key=lambda training: (training.path / CONFIG).stat().st_mtime, reverse=True)
+    found = [Training(path.parent) for path in root.glob(f"*/{TRAINING}")]
+    return sorted(found, key=lambda training: (training.path / TRAINING).stat().st_mtime, reverse=True)
 
 
 def write_whole(path: Path, value: Any) -> None:
