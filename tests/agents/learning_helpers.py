@@ -11,7 +11,7 @@ VOCABULARY = 40
 def make_sample(number: int = 0, **changes: Any) -> Sample:
     """A sample with lengths, ids, mask and advantage drawn by its number."""
     draw = random.Random(number)
-    length = draw.randint(1, 6)
+    length = draw.randint(3, 8)
     mask = [draw.random() < 0.7 for _ in range(length)]
     mask[draw.randrange(length)] = True
     fields: dict[str, Any] = {
@@ -24,8 +24,8 @@ def make_sample(number: int = 0, **changes: Any) -> Sample:
         "logprobs": tuple(-draw.expovariate(0.5) for _ in range(length)),
         "mask": tuple(mask),
         "temperature": draw.choice([1.0, 0.7, 1.3]),
-        "advantage": draw.gauss(0, 1),
-        "scale": draw.choice([1.0, 0.6]),
+        "advantage": draw.uniform(0.2, 2) * (-1) ** number,
+        "scale": draw.uniform(0.5, 1.0),
         "clip_high": draw.choice([None, 0.1, 0.3]),
         "weight": draw.uniform(0.5, 2),
         "supervised": number % 3 == 2,
