@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from agents.learning import LossSettings, Pair, SampleError, make_loss
+from agents.learning import LossSettings, Pair, Sample, SampleError, make_loss
 from agents.learning.distributed import OneWorker, dealt
 from agents.learning.remote import start_trainer
 from agents.learning.trainer import Trainer
@@ -20,7 +21,9 @@ from agents.learning.trainer_settings import Placement, PolicySettings, TrainerD
 from tests.agents.trainer_helpers import make_model, make_replies
 
 GRADIENT_TOLERANCE = 1e-5
-"""Relative, of the norm: the workers' sums are taken in another order."""
+"""Relative, of the first gradient's norm: the workers' sums are taken in another order."""
+WEIGHT_TOLERANCE = 1e-4
+"""After two steps of at most 0.01 each: AdamW makes more of a rounding error where a gradient is next to 0."""
 
 
 class OneOf(OneWorker):
@@ -48,10 +51,9 @@ def policies(model: Path) -> dict[str, PolicySettings]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_started")
 def test_two_workers_make_the_same_update_as_one(tmp_path: Path) -> None:
-    # At an epsilon of 1e-8 AdamW makes whole steps of rounding errors, wherever a gradient is next to 0.
     model = make_model(tmp_path / "tiny", tied=True)
     settings = TrainerSettings(
-        learning_rate=1e-2, epsilon=1e-3, max_tokens=24, loss=LossSettings(kl="k3", beta=0.1), recompute_old=True
+        learning_rate=1e-2, max_tokens=24, loss=LossSettings(kl="k3", beta=0.1), recompute_old=True, lag=1
     )
     alone = Trainer(settings, policies(model))
     for name in ("a", "b"):
@@ -67,17 +69,17 @@ def test_two_workers_make_the_same_update_as_one(tmp_path: Path) -> None:
                 await there.export(name, tmp_path / f"two-{name}-0")
             assert (await there.status()).trainer.versions == {**alone.status().versions}
             with pytest.raises(SampleError, match="found 'nobody'"):
-                await there.step(make_replies(alone, "full", policy="nobody"))
+                await there.step([replace(item, policy="nobody") for item in items[:1] if isinstance(item, Sample)])
             found = await there.update(items, 2)
+            for name, metrics in expected[0].items():
+                assert found[0][name]["grad_norm"] == pytest.approx(metrics["grad_norm"], rel=GRADIENT_TOLERANCE)
             for mine, theirs in zip(expected, found, strict=True):
                 for name, metrics in mine.items():
                     assert theirs[name] == pytest.approx(metrics, rel=1e-3, abs=1e-5), name
-                    norm = pytest.approx(metrics["grad_norm"], rel=GRADIENT_TOLERANCE)
-                    assert theirs[name]["grad_norm"] == norm or mine is expected[1]
-            await there.save(tmp_path / "saved")
             for name in policies(model):
                 alone.export(name, tmp_path / f"alone-{name}-1")
                 await there.export(name, tmp_path / f"two-{name}-1")
+            await there.save(tmp_path / "saved")
             further = await there.step(items)
             pid = (await there.status()).pid
             os.kill(pid, signal.SIGKILL)
@@ -89,7 +91,7 @@ def test_two_workers_make_the_same_update_as_one(tmp_path: Path) -> None:
             await there.close()
 
     asyncio.run(run())
-    assert {name: largest_gap(tmp_path, name) < 1e-5 for name in policies(model)} == dict.fromkeys(
+    assert {name: largest_gap(tmp_path, name) < WEIGHT_TOLERANCE for name in policies(model)} == dict.fromkeys(
         policies(model), True
     )
     # What several have saved, one goes on from.

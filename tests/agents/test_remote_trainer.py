@@ -57,7 +57,7 @@ def test_it_does_what_a_trainer_in_this_process_does(
 
 
 def test_errors_arrive_as_they_were_raised_and_it_goes_on(model: Path) -> None:
-    here = open_trainer(model, "a")
+    here = open_trainer(model, "a", warmup_steps=3)
 
     async def use(there: RemoteTrainer) -> None:
         replies = make_replies(here, "a")
@@ -82,11 +82,11 @@ def test_it_answers_for_its_status_while_it_works(model: Path) -> None:
     here = open_trainer(model, "a")
 
     async def use(there: RemoteTrainer) -> None:
-        working = asyncio.create_task(there.update(make_replies(here, "a", number=40), 40, 4))
+        working = asyncio.create_task(there.update(make_replies(here, "a", number=8), 10, 4))
         while (status := await there.status()).doing != "update" or not status.trainer.steps:
             assert not working.done()
         await working
-        assert (await there.status()).trainer.steps == 400
+        assert (await there.status()).trainer.steps == 20
 
     with_trainer(model, use, rank=0)
 
