@@ -74,10 +74,17 @@ def grpo(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     )
 
 
-def gradient(model: Any, loss: Tensor) -> list[Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return [parameter.grad.clone() for parameter in model.parameters()]
+def check_gradients(model: Any, ours: Tensor, theirs: Tensor) -> None:
+    """Of every weight; apart by no more than float32 rounds."""
+
+    def gradient(loss: Tensor) -> Tensor:
+        model.zero_grad()
+        loss.backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    a, b = gradient(ours), gradient(theirs)
+    assert b.norm() > 1e-3
+    assert (a - b).norm() < 1e-4 * b.norm()
 
 
 def logprobs(model: Any, batch: Batch) -> Tensor:
@@ -141,8 +148,7 @@ def test_grpo(grpo: Any, ratio: Any, normalise: Any, loss_type: str, beta: float
 
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4, abs=1e-6)
     assert metrics["clipped_low"] + metrics["clipped_high"] > 0, "nothing is clipped: the comparison says too little"
-    for a, b in zip(gradient(model, ours), gradient(model, theirs), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    check_gradients(model, ours, theirs)
 
 
 @pytest.mark.parametrize("label", [1.0, 0.8])
@@ -180,5 +186,4 @@ def test_dpo(label: float, tokenizer: Any, tmp_path: Path) -> None:
 
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
     assert metrics["pair_margin"] == pytest.approx(trainer._metrics["eval"]["rewards/margins"][-1], rel=1e-3)
-    for a, b in zip(gradient(model, ours), gradient(model, theirs), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    check_gradients(model, ours, theirs)
