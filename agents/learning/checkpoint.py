@@ -53,10 +53,19 @@ def read_state(directory: Path, policies: Collection[str]) -> dict[str, Any]:
 
 
 def write_directory(directory: Path, workers: Workers, fill: Callable[[Path, Workers], None]) -> None:
-    """Have a new directory filled under another name, and renamed when it is complete. Called by all workers."""
+    """Have a new directory filled under another name, and renamed when it is complete. Called by all workers.
+
+    Raises:
+        ConfigError: it is there already.
+    """
     temporary = directory.with_name(f".{directory.name}.part")
 
     def begin() -> None:
+        if directory.exists():
+            raise ConfigError(
+                f"exporting weights: expected a new directory, found {directory}: what was exported stays as it is, "
+                "for replicas that start again; name another"
+            )
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
 

@@ -73,11 +73,6 @@ class Learner:
 
     def export(self, directory: Path) -> str:
         """See agents.learning.trainer.Trainer.export. Called by all workers."""
-        if directory.exists():
-            raise ConfigError(
-                f"exporting {clip(self.name)}: expected a new directory, found {directory}: weights that were exported "
-                "stay as they are, for replicas that start again; name another"
-            )
         write_directory(directory, self._workers, self.policy.write)
         if self._exported_at != self.steps:
             hashed = self._workers.first(lambda: weights_version(directory))

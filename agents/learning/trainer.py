@@ -27,7 +27,7 @@ from agents.learning.samples import Pair, Sample, refuse
 from agents.learning.trainer_settings import PolicySettings, TrainerError, TrainerSettings, TrainerStatus, check_loss
 from agents.probe import Probe, measure
 from agents.types import seed_of
-from envs.errors import unknown
+from envs.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Trainer:
             check_loss(each.loss or settings.loss, settings.recompute_old)
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
+        elif not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.device=cuda: torch {torch.__version__} finds no CUDA GPU here; set trainer.device=cpu, or "
+                "install a CUDA build of torch"
+            )
         self.settings, self.steps = settings, 0
         self._workers = workers or OneWorker()
         self._learners = {
@@ -176,7 +181,7 @@ class Trainer:
             )
         for learner in moving:
             done[learner.name] |= {"grad_norm": norms[learner.name], "learning_rate": learner.apply()}
-        self.steps += 1
+        self.steps += bool(moving)
         return done
 
     def _gradients(self, learner: Learner, items: Mapping[int, Item], known: _Known) -> Metrics:

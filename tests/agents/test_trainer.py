@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agents import Message, Request, Sampling
-from agents.engines import parse_model
+from agents.engines import EMBEDDED, parse_model
 from agents.learning import LossSettings, Pair, Sample, SampleError, make_loss
 from agents.learning.trainer import Trainer
 from agents.learning.trainer_settings import PolicySettings, TrainerError, TrainerSettings, make_trainer_settings
@@ -76,7 +76,7 @@ class TestStep:
         empty = [replace(one, token_ids=(), logprobs=(), reward=1.0) for one in make_replies(trainer)]
         metrics = trainer.step(empty)[""]
         assert metrics["tokens"] == 0 and metrics["reward"] == 1.0 and "loss" not in metrics
-        assert weights(trainer, tmp_path / "2") == before and trainer.step([]) == {}
+        assert weights(trainer, tmp_path / "2") == before and trainer.step([]) == {} and trainer.steps == 0
 
     def test_what_is_masked_is_not_trained(self, model: Path) -> None:
         def stepped(token: int) -> list[tuple[float, ...]]:
@@ -344,8 +344,9 @@ def request(number: int, policy: str = "", **changes: Any) -> Request:
 
 
 def as_sample(completion: Completion, policy: str, **changes: Any) -> Sample:
-    ids = {"prompt_ids": completion.prompt_ids, "token_ids": completion.token_ids, "logprobs": completion.logprobs}
-    return Sample(**{"key": "k", "policy": policy, "version": completion.version, "role": "r", **ids, **changes})
+    taken = ("prompt_ids", "token_ids", "logprobs", "version")
+    fields = {name: getattr(completion, name) for name in taken}
+    return Sample(**{"key": "k", "policy": policy, "role": "r", **fields, **changes})
 
 
 @pytest.mark.model
@@ -387,6 +388,7 @@ class TestWithAPool:
 
     def test_two_adapters_learn_opposite_things_and_cannot_stand_in_for_each_other(self, tmp_path: Path) -> None:
         wanted = {"optimist": "yes", "pessimist": "no"}
+        tokenizer: Any = AutoTokenizer.from_pretrained(EMBEDDED)
         trainer = open_trainer("embedded", *wanted, rank=4, learning_rate=1e-2)
 
         async def choose(pool: LocalPool, policy: str) -> list[str]:
@@ -400,12 +402,12 @@ class TestWithAPool:
             samples = []
             for policy, good in wanted.items():
                 for i in range(4):
+                    asked = await pool.complete(request(i, policy))
                     for word in ("yes", "no"):
-                        reply = await pool.complete(request(i, policy, choices=(word,)))
-                        known = trainer.score([*reply.prompt_ids, *reply.token_ids], policy)
-                        known = known[len(reply.prompt_ids) - 1 :]
+                        ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
+                        known = trainer.score([*asked.prompt_ids, *ids], policy)[len(asked.prompt_ids) - 1 :]
                         advantage = 1.0 if word == good else -1.0
-                        samples.append(as_sample(reply, policy, logprobs=known, advantage=advantage))
+                        samples.append(as_sample(asked, policy, token_ids=ids, logprobs=known, advantage=advantage))
             trainer.update(samples, epochs=8)
             for policy in wanted:
                 source = tmp_path / f"{policy}-learned"
