@@ -89,9 +89,9 @@ class Loop:
             if due and await self._validate(updates):
                 reason = f"no better in {schedule.patience} measurements"
                 break
-            if schedule.keep == "needed":
-                self._arena.registry.drop(updates, self._versions(self.best))
             self._played.put_nowait(await self._iteration(i, updates))
+            # Not before: until the next weights are served, replicas that start again load the last.
+            self._drop(updates)
         self._played.put_nowait(None)
         return reason
 
@@ -227,6 +227,11 @@ class Loop:
     def _versions(self, updates: int) -> list[Version]:
         return list(self._arena.weights(updates).values())
 
+    def _drop(self, before: int) -> None:
+        """Remove weights that nothing will ask for any more."""
+        if self._schedule.keep == "needed":
+            self._arena.registry.drop(before, self._versions(self.best))
+
     async def _finish(self, reason: str, started: float) -> None:
         """Measure what came out of it."""
         last, test = self._training.updates, self._plan.curriculum.test
@@ -236,6 +241,7 @@ class Loop:
             self._record(await self._arena.measure("test", LAST, last, test))
             if self.best not in (0, last):
                 self._record(await self._arena.measure("test", BEST, self.best, test))
+        self._drop(last)
         best = {version.policy: version for version in self._versions(self.best)}
         busy = self._arena.played_s / max(1e-9, self._arena.played_s + self._arena.published_s + self._waited_s)
         self._record(

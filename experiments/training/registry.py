@@ -17,6 +17,7 @@ from envs.errors import ConfigError, clip, nearest
 from experiments.training.training import write_whole
 
 FILE = "registry.json"
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,7 @@ class Registry:
         Raises:
             ConfigError: there is no such version, or its weights were dropped.
         """
-        found = self.get(policy, version)
-        if not found.on_disk:
-            raise ConfigError(
-                f"policy {policy}: the weights of {version} were dropped; keep them with keep=all, or pin it"
-            )
+        found = self._kept(policy, version)
         self._current[policy] = version
         self._write()
         return found
@@ -120,6 +117,17 @@ class Registry:
     def pin(self, policy: str, version: str) -> None:
         """Freeze a version: its weights stay on disk."""
         self._change(self.get(policy, version), pinned=True)
+
+    def opponent(self, policy: str, version: str) -> dict[str, str]:
+        """A seat's settings that have a role played by this version, and pin it: as a frozen opponent it must stay.
+
+        Raises:
+            ConfigError: there is no such version, or its weights were dropped.
+        """
+        found = self._kept(policy, version)
+        self.pin(policy, version)
+        directory = self.path(found)
+        return {"adapter": str(directory)} if (directory / ADAPTER).is_file() else {"model": f"hf:{directory}"}
 
     def drop(self, before: int, but: Collection[Version] = ()) -> None:
         """Remove the weights of versions that are older than so many updates, but the first, pinned and named ones."""
@@ -146,6 +154,14 @@ class Registry:
     def path(self, version: Version) -> Path:
         """The folder of its weights."""
         return self.root / version.directory
+
+    def _kept(self, policy: str, version: str) -> Version:
+        found = self.get(policy, version)
+        if not found.on_disk:
+            raise ConfigError(
+                f"policy {policy}: the weights of {version} were dropped; set keep=all, or pin what is needed"
+            )
+        return found
 
     def _change(self, version: Version, **changes: Any) -> None:
         self._versions[self._versions.index(version)] = replace(version, **changes)
