@@ -304,9 +304,10 @@ def test_the_reference_is_measured_also_where_it_costs_nothing() -> None:
     assert loss.item() == policy_loss(logp, batch, LossSettings(), count([scored.sample]))[0].item()
 
 
-def test_absurd_log_probabilities_give_finite_losses() -> None:
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_absurd_log_probabilities_give_finite_losses(ratio: Literal["token", "sequence"]) -> None:
     scored = [one_token(-900.0, advantage=1.0), one_token(-0.1, advantage=-1.0, logprobs=(-900.0,))]
-    loss, _, gradients = losses(scored, LossSettings(kl="k3"), False)
+    loss, _, gradients = losses(scored, LossSettings(ratio=ratio, kl="k3"), False)
     assert math.isfinite(loss)
     assert all(math.isfinite(g) for gradient in gradients for g in gradient)
 

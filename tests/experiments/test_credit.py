@@ -109,6 +109,10 @@ class TestSamples:
             assert sample.mask == () and not sample.supervised
         refuse(found.samples, {"scripted": {"1"}}, vocabulary=256)
 
+    def test_an_advantage_is_of_the_return_and_a_reward_is_the_turns_own(self, debate: Episode) -> None:
+        found = samples_of([debate], last_turn(outcome), "raw", gamma=0.5, roles=["debater_1"]).samples
+        assert [(sample.reward, sample.advantage) for sample in found] == [(0, 0.5), (1, 1)]
+
     def test_roles_of_one_base_are_trained_by_it(self, debate: Episode) -> None:
         assert len(samples_of([debate], roles=["debater"]).samples) == 4
         assert samples_of([debate], roles=["judge"]).samples == []
@@ -154,12 +158,13 @@ class TestSamples:
             }
         )
 
-        def found(group: str) -> dict[str, float]:
-            samples = samples_of([debate], credit, "dr_grpo", group=group).samples
+        def found(group: str | None, advantage: str = "dr_grpo") -> dict[str, float]:
+            samples = samples_of([debate], credit, advantage, group=group).samples
             return {sample.key.removeprefix("words-0/0/debater_"): sample.advantage for sample in samples}
 
         assert found("task/role") == {"1/0": -1, "2/0": -1, "1/1": 1, "2/1": 1}
         assert found("role") == found("task/role")
+        assert found(None, "reinforce++") == found("role", "reinforce++") != found("batch", "reinforce++")
         assert found("task") == found("batch") == {"1/0": -3, "2/0": 1, "1/1": -1, "2/1": 3}
         assert found("task/turn") == {"1/0": 0, "2/0": 0, "1/1": 0, "2/1": 0}
 
