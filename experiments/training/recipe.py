@@ -47,6 +47,8 @@ class Recipe:
     credit: Credit = outcome
     schedule: Mapping[str, Any] = field(default_factory=dict)
     """Where it departs from the schedule's defaults."""
+    replays: bool = False
+    """Whether it can learn again from what older weights said."""
     from_run: bool = False
     """Whether it learns from the episodes of a stored run, and plays only to measure."""
 
@@ -130,9 +132,9 @@ RECIPES: Mapping[str, Recipe] = {
     "grpo": _gradient("grpo", "grpo", "grpo"),
     "reinforce++": _gradient("reinforce++", "reinforce++", "reinforce++"),
     "rloo": _gradient("rloo", "rloo", "rloo"),
-    "rft": Recipe("rft", imitation, "sft"),
+    "rft": Recipe("rft", imitation, "sft", replays=True),
     "sft": Recipe("sft", imitation, "sft", from_run=True),
-    "dpo": Recipe("dpo", preferences, "dpo"),
+    "dpo": Recipe("dpo", preferences, "dpo", replays=True),
 }
 LINES = {
     "grpo": "advantages over the attempts at one task, clipped ratios, a KL penalty",

@@ -7,6 +7,7 @@ policies on one model have to be adapters.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from agents.cast import Cast, Seat, base_role
@@ -113,6 +114,11 @@ def make_training_plan(
                 else f"it learns from what it plays, found data={clip(schedule.data)}; leave data out, or take sft"
             )
         )
+    if schedule.replay and not found.replays:
+        raise ConfigError(
+            f"recipe {found.name}: expected no replay, found replay={schedule.replay}: it learns from what its newest "
+            "weights say alone; leave replay out, or take rft or dpo"
+        )
     split = schedule.test_split if found.from_run else schedule.train_split
     plan = make_plan(
         topology, env, cast, 1, schedule.samples, seed, split, schedule.concurrency, parts.played, backend, address
@@ -182,6 +188,8 @@ def _learners(
                 f"policy {clip(name)}: expected roles on one model, found {served[name].name} and {spec.name}; give "
                 f"{role}.policy another name"
             )
+        if name != Path(name).name or name.startswith("."):
+            raise ConfigError(f"policy {clip(name)}: expected a plain name, which its folder of weights gets")
         assigned[role] = name
     for name in parts.policies:
         if name not in served:

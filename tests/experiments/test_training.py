@@ -7,11 +7,12 @@ import pytest
 
 from agents import Cast, EngineError, Seat
 from experiments import Run, run
-from experiments.training import Training, resume
+from experiments.training import Training, resume, train
 from experiments.training.registry import Registry
 from tests.experiments.training_helpers import (
     TOKENS,
     even,
+    is_right,
     mean_evenness,
     opposite,
     pair,
@@ -140,32 +141,39 @@ def test_shuffled_rewards_are_the_same_rewards_for_other_turns(model: Path, lear
     assert moved > len(plain) / 2
 
 
-def test_two_roles_with_policies_of_their_own_learn_opposite_things(tmp_path: Path, model: Path) -> None:
+@pytest.mark.model
+@pytest.mark.slow
+def test_two_roles_with_policies_of_their_own_learn_opposite_things(tmp_path: Path) -> None:
     settings = {
-        "iterations": 10,
-        "tasks": 4,
-        "samples": 8,
-        "policy.rank": 4,
-        "even.policy": "even",
-        "odd.policy": "odd",
+        "iterations": 6,
+        "tasks": 10,
+        "env.level": 8,
+        "evaluate_every": 0,
+        "test_tasks": 0,
+        "policy.rank": 8,
+        "honest.policy": "honest",
+        "liar.policy": "liar",
+        "trainer.learning_rate": 5e-3,
     }
-    training = trained(tmp_path, model, opposite, pair, seed=1, settings=settings)
+    training = train(opposite, pair, seed=1, settings=settings, backend="local", root=tmp_path)
     registry = Registry.open(training.path / "policies")
-    adapters = {name: str(registry.path(registry.current(name))) for name in ("even", "odd")}
-    for episode in training.rollouts(9).episodes():
-        assert [turn.policy for turn in episode.turns] == ["even", "odd"]
+    adapters = {name: str(registry.path(registry.current(name))) for name in ("honest", "liar")}
+    for episode in training.rollouts(5).episodes():
+        assert [(turn.role, turn.policy) for turn in episode.turns] == [("honest", "honest"), ("liar", "liar")]
 
-    def reward(even_role: str, odd_role: str) -> float:
-        """The mean over both roles, on tasks of the test split."""
-        seats = {
-            role: Seat(model=f"hf:{model}", max_tokens=TOKENS, adapter=adapters[policy])
-            for role, policy in (("even", even_role), ("odd", odd_role))
-        }
-        played = run(pair, "arithmetic", Cast(**seats), tasks=10, samples=4, backend="local", root=tmp_path / "after")
-        return (mean_evenness(played, "even") + 1 - mean_evenness(played, "odd")) / 2
+    def right(honest: str | None, liar: str | None) -> dict[str, float]:
+        """Role -> share of right answers on tasks of the test split, played with these adapters."""
+        seats = Cast(honest=Seat(adapter=honest), liar=Seat(adapter=liar))
+        played = run(pair, "arithmetic", seats, tasks=60, settings={"env.level": 8}, backend="local", root=tmp_path)
+        found = [(turn.role, is_right(episode, turn)) for episode in played.episodes() for turn in episode.turns]
+        return {role: sum(r for name, r in found if name == role) / 60 for role in ("honest", "liar")}
 
-    own, swapped = reward("even", "odd"), reward("odd", "even")
-    assert own > 0.65 and swapped < 0.35
+    base, own = right(None, None), right(adapters["honest"], adapters["liar"])
+    swapped = right(adapters["liar"], adapters["honest"])
+    assert own["liar"] < base["liar"] - 0.25, "it has learned to be wrong"
+    assert own["honest"] > base["honest"] - 0.1, "and the other has not"
+    assert own["honest"] - own["liar"] > 0.3
+    assert swapped["liar"] - swapped["honest"] > 0.3
 
 
 def test_with_a_lag_iterations_are_played_with_older_weights_and_no_others(tmp_path: Path, model: Path) -> None:

@@ -34,29 +34,35 @@ def even(episode: Episode) -> dict[str, dict[str, float]]:
     return {turn.id: {"even": evenness(turn)} for turn in episode.turns}
 
 
+def is_right(episode: Episode, turn: Turn) -> bool:
+    return turn.answer in episode.task.answers
+
+
 def opposite(episode: Episode) -> dict[str, dict[str, float]]:
-    """The role even is paid for even tokens, the role odd for odd ones."""
+    """The role honest is paid for right answers, the role liar for wrong ones."""
     return {
-        turn.id: {turn.role: evenness(turn) if turn.role == "even" else 1 - evenness(turn)} for turn in episode.turns
+        turn.id: {turn.role: float(is_right(episode, turn) == (turn.role == "honest"))}
+        for turn in episode.turns
+        if turn.answer
     }
 
 
-@topology(roles=lambda: ("even", "odd"), calls=lambda: 2)
+@topology(roles=lambda: ("honest", "liar"), calls=lambda: 2)
 def pair() -> Any:
     """Two roles are asked the same."""
 
     async def both(state: Any, runtime: Any) -> dict[str, Any]:
-        return {**await solve(state, runtime, ["even", "odd"]), "answer": "1", "stop_reason": "said"}
+        update = await solve(state, runtime, ["honest", "liar"])
+        return {**update, "answer": update["turns"][0].answer, "stop_reason": "said"}
 
     return chain(both)
 
 
-def trained(root: Path, model: Path, recipe: Any = even, topology: Any = "solo", **options: Any) -> Training:
+def trained(root: Path, model: Path, recipe: Any = even, **options: Any) -> Training:
     """Train a small model a little. Settings are given as for --set, above SHORT; replies are cut short."""
-    roles = ("even", "odd") if topology is pair else ("solver",)
-    settings = {**SHORT, **{f"{role}.max_tokens": TOKENS for role in roles}, **options.pop("settings", {})}
+    settings = {**SHORT, "solver.max_tokens": TOKENS, **options.pop("settings", {})}
     return train(
-        recipe, topology, "arithmetic", f"hf:{model}", root=root, settings=settings, **{"backend": "local", **options}
+        recipe, "solo", "arithmetic", f"hf:{model}", root=root, settings=settings, **{"backend": "local", **options}
     )
 
 
