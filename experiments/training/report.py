@@ -11,6 +11,8 @@ from experiments.runs import RESULT, RUNS, Run
 from experiments.training.training import Training
 
 Scores = dict[str, list[float]]
+_WHERE = ("engine.", "pool.", "placement.")
+"""Settings that say where a run is made, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Gain:
     """One run, or several together: before and after, paired by task."""
 
     run: str
-    what: str
-    """Recipe, env, and what makes it a control."""
+    what: tuple[str, ...]
+    """Recipe, topology and env, and the settings that were given."""
     seeds: tuple[int, ...]
     updates: float
     """After which the weights were best on validation tasks, and hence are those measured; a mean of several runs."""
@@ -54,7 +56,7 @@ def report(runs: Sequence[str], root: Path = RUNS) -> list[Gain]:
         ConfigError: no such run, or one without a measurement on test tasks at its end.
     """
     rows: list[Gain] = []
-    groups: dict[str, list[_Measured]] = {}
+    groups: dict[tuple[str, ...], list[_Measured]] = {}
     for name in runs:
         training = Training.open(name, root)
         measured = _measured(training)
@@ -92,7 +94,7 @@ def _measured(training: Training) -> _Measured | None:
     return _Measured(training, scores("first"), scores(best), scores("last"), greedy)
 
 
-def _gain(group: Sequence[_Measured], name: str, what: str) -> Gain:
+def _gain(group: Sequence[_Measured], name: str, what: tuple[str, ...]) -> Gain:
     first, best = (_together([getattr(one, side) for one in group]) for side in ("first", "best"))
     last = _together([one.last for one in group])
     greedy = [one.greedy for one in group if one.greedy is not None]
@@ -124,9 +126,8 @@ def _together(scores: Sequence[Scores]) -> Scores:
     return {task: [score for one in scores for score in one[task]] for task in tasks}
 
 
-def _what(training: Training) -> str:
+def _what(training: Training) -> tuple[str, ...]:
     """What tells a run from others, its seed left out."""
     config = training.config
-    given = {key: value for key, value in config["settings"].items() if not key.startswith(("engine.", "pool."))}
-    rest = ", ".join(f"{key}={value}" for key, value in sorted(given.items()))
-    return f"{config['recipe']} of {config['topology']['name']} on {config['env']['name']}{rest and f', {rest}'}"
+    given = (f"{key}={value}" for key, value in sorted(config["settings"].items()) if not key.startswith(_WHERE))
+    return f"{config['recipe']} of {config['topology']['name']} on {config['env']['name']}", *given

@@ -80,26 +80,24 @@ def _curve(training: Training) -> RenderableType:
 
 def render_report(rows: Sequence[Gain]) -> RenderableType:
     """What runs gained on held-out tasks, in percentage points."""
-    tables: list[RenderableType] = []
-    for what in dict.fromkeys(row.what for row in rows):
-        tables.append(Text(f"on held-out tasks: {printable(what)}", style="table.title"))
-        table = Table(box=SIMPLE_HEAD)
-        table.add_column("run", no_wrap=True)
-        for heading in ("before → after %", "gained (95 %)", "last weights", "greedy %", "gained", "best", "min"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in (row for row in rows if row.what == what):
-            table.add_row(
-                plain(f"{row.run}, seed {', '.join(map(str, row.seeds))}"),
-                f"{percent(row.before)} → {percent(row.after)}",
-                difference(row.gained),
-                difference(row.last),
-                f"{percent(row.greedy_before)} → {percent(row.greedy_after)}" if row.greedy else "",
-                difference(row.greedy) if row.greedy else "",
-                f"{row.updates:.0f}",
-                f"{row.seconds / 60:.1f}" if row.seconds else "",
-            )
-        tables.append(table)
-    return Group(*tables)
+    common = [part for part in rows[0].what if all(part in row.what for row in rows)]
+    title = Text(f"on held-out tasks: {printable(', '.join(common))}", style="table.title")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run, seed", overflow="fold")
+    table.add_column("", overflow="fold")
+    for heading in ("before → after %", "gained (95 %)", "last weights", "greedy %", "best"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            plain(f"{row.run}, {', '.join(map(str, row.seeds))}"),
+            plain("\n".join(part for part in row.what if part not in common)),
+            f"{percent(row.before)} → {percent(row.after)}",
+            difference(row.gained),
+            difference(row.last),
+            f"{percent(row.greedy_before, 0)} → {percent(row.greedy_after, 0)}" if row.greedy else "",
+            f"{row.updates:.0f}",
+        )
+    return Group(title, table)
 
 
 def _rewards(lines: Sequence[Line]) -> str:
