@@ -4,8 +4,10 @@ The run's own metrics.jsonl is always written. A tracker's library is imported o
 to log in it takes from the environment itself, and nothing of that is read, shown or stored here.
 """
 
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +15,7 @@ from envs.errors import ConfigError, unknown
 from experiments.training.training import Line, Training
 
 PROJECT = "palaestra"
+logger = logging.getLogger("palaestra.training")
 Log = Callable[[dict[str, float], int], None]
 """(name -> value, after how many updates)."""
 
@@ -47,7 +50,8 @@ def _mlflow(training: Training) -> Iterator[Log]:
 def _wandb(training: Training) -> Iterator[Log]:
     import wandb  # pyright: ignore[reportMissingImports]
 
-    run = wandb.init(project=PROJECT, name=training.name, dir=str(training.path))
+    settings = wandb.Settings(console="off")  # what is printed is nobody else's
+    run = wandb.init(project=PROJECT, name=training.name, dir=str(training.path), settings=settings)
     try:
         # Not by the tracker's own step: a measurement and an update share one, and it must never go back.
         yield lambda values, step: run.log({**values, "updates": step})
@@ -85,14 +89,32 @@ def require_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def open_trackers(names: Sequence[str], training: Training) -> Iterator[Callable[[Line], None]]:
-    """A function that tells a line of metrics to all of them."""
-    with ExitStack() as stack:
-        logs: list[Log] = [stack.enter_context(TRACKERS[name](training)) for name in names]
+    """A function that tells a line of metrics to all of them. One that fails is told no more: training goes on.
+
+    Raises:
+        ConfigError: one could not be opened. Errors of trackers are named by their type alone: what they say may hold
+            an address with a password in it.
+    """
+    # They print where one JSON object and nothing else may be.
+    with redirect_stdout(sys.stderr), ExitStack() as stack:
+        logs: dict[str, Log] = {}
+        for name in names:
+            try:
+                logs[name] = stack.enter_context(TRACKERS[name](training))
+            except Exception as error:  # noqa: BLE001 - whatever its library raises
+                raise ConfigError(
+                    f"tracker {name} could not be opened ({type(error).__name__}); set it up in the environment as its "
+                    f"documentation says, or leave --track {name} out"
+                ) from None
 
         def tell(line: Line) -> None:
             values = flat(line)
-            for log in logs:
-                log(values, line["updates"])
+            for name, log in list(logs.items()):
+                try:
+                    log(values, line["updates"])
+                except Exception as error:  # noqa: BLE001 - as above
+                    del logs[name]
+                    logger.warning("tracker %s failed (%s) and is told no more", name, type(error).__name__)
 
         yield tell
 

@@ -1,8 +1,10 @@
 """What a training run is made of: arguments, tasks, lessons, the registry, the league, the replay buffer, trackers."""
 
 import json
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -357,9 +359,50 @@ class TestTracking:
         }
 
     def test_a_tracker_that_nobody_asked_for_is_not_imported(self, tmp_path: Path) -> None:
-        with open_trackers([], Training(tmp_path)) as tell:
+        code = (
+            "import pathlib, sys; from experiments.training import Training; from experiments.training.tracking import *\n"
+            f"with open_trackers([], Training(pathlib.Path({str(tmp_path)!r}))) as tell: tell({LINE!r})\n"
+            "print([name for name in TRACKERS if name in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+
+    def test_tensorboard_is_told(self, tmp_path: Path) -> None:
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        with open_trackers(["tensorboard"], Training(tmp_path)) as tell:
             tell(LINE)
-        assert not {"tensorboard", "mlflow", "wandb", "trackio"} & set(sys.modules)
+            tell({**LINE, "updates": 4, "items": 9})
+        found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        assert [(point.step, point.value) for point in found.Scalars("update/items")] == [(3, 8), (4, 9)]
+        assert found.Scalars("update/policies/main/loss")[0].value == 0.5
+
+    def test_a_tracker_that_fails_stops_nothing_and_shows_no_secret(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told = []
+
+        @contextmanager
+        def failing(training: Training) -> Iterator[Any]:
+            def log(values: dict[str, float], step: int) -> None:
+                told.append(step)
+                raise OSError("https://me:secret@tracker is gone")
+
+            yield log
+
+        def broken(training: Training) -> Any:
+            raise OSError("https://me:secret@tracker is not there")
+
+        monkeypatch.setattr("experiments.training.tracking.TRACKERS", {"failing": failing, "broken": broken})
+        with open_trackers(["failing"], Training(tmp_path)) as tell:
+            tell(LINE)
+            tell(LINE)
+        assert told == [3] and "tracker failing failed (OSError) and is told no more" in caplog.text
+        message = r"tracker broken could not be opened \(OSError\)"
+        with pytest.raises(ConfigError, match=message) as refused, open_trackers(["broken"], Training(tmp_path)):
+            pass
+        assert "secret" not in caplog.text and "secret" not in str(refused.value)
 
     def test_an_unknown_or_missing_tracker_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("experiments.training.tracking.find_spec", lambda name: None)
