@@ -360,7 +360,7 @@ class TestTracking:
 
     def test_a_tracker_that_nobody_asked_for_is_not_imported(self, tmp_path: Path) -> None:
         code = (
-            "import pathlib, sys; from experiments.training import Training; from experiments.training.tracking import *\n"
+            "import pathlib, sys\nfrom experiments.training.tracking import *\n"
             f"with open_trackers([], Training(pathlib.Path({str(tmp_path)!r}))) as tell: tell({LINE!r})\n"
             "print([name for name in TRACKERS if name in sys.modules])"
         )
