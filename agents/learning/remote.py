@@ -59,11 +59,10 @@ class TrainerActor:
         self._trainer: Any = None
         self._doing = "open"
 
-    async def open(self) -> ActorStatus:
+    async def open(self) -> None:
         """Load the models. Not in the constructor: there Ray would lose an error's type."""
         self._trainer = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         self._doing = ""
-        return await self.status()
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the trainer, after those that were asked before."""
@@ -98,17 +97,19 @@ class RemoteTrainer:
     def __init__(self, start: Callable[[], Any]):
         """
         Args:
-            start: starts an actor with `open`, `call`, `status` and `close`.
+            start: starts an actor with `open`, `call`, `status` and `close`; `open` returns the placement group that
+                outlives it, if there is one.
         """
         self._start = start
         self._actor: Any = None
+        self._place: Any = None
         self._saved: str | None = None
 
     async def open(self) -> None:
         """Start the actor and wait until it has loaded its models."""
         self._actor = self._start()
         try:
-            await self._ask("open")
+            self._place = await self._ask("open")
         except BaseException:
             await self.close()
             raise
@@ -173,6 +174,9 @@ class RemoteTrainer:
         if self._actor is not None:
             ray.kill(self._actor, no_restart=True)
             self._actor = None
+        if self._place is not None:
+            ray.util.remove_placement_group(self._place)
+            self._place = None
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         from ray.exceptions import RayActorError, RayError

@@ -22,6 +22,8 @@ from agents.learning.trainer_settings import (
     TrainerStatus,
 )
 
+START_ATTEMPTS = 10
+"""How often Ray Train tries to start the workers, a minute each; its own default is without end."""
 _Command = tuple[str, tuple[Any, ...]]
 
 
@@ -50,13 +52,15 @@ class ShardedTrainer:
         self._posted = asyncio.Event()
         self._trainer = TrainerStatus(0, {})
         self._ended = ""
+        self._place: Any = None
         self._running: asyncio.Task[None] | None = None
 
-    async def open(self) -> ActorStatus:
-        """Start the workers and wait until they have loaded the models."""
+    async def open(self) -> Any:
+        """Start the workers and wait until they have loaded the models. Returns the placement group that they are in:
+        when this process is killed it stays, and with it what they had reserved."""
         self._running = asyncio.create_task(self._run())
         await self.call("status")
-        return await self.status()
+        return self._place
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of every worker's trainer, after those that were asked before. Returns what rank 0 does."""
@@ -81,11 +85,17 @@ class ShardedTrainer:
         while number >= self._asked:
             self._posted.clear()
             await self._posted.wait()
+        if number not in self._commands:
+            raise TrainerDiedError("Ray Train started the workers again, without what they had learned")
         command = self._commands[number]
         self._fetched[number] = self._fetched.get(number, 0) + 1
         if self._fetched[number] == self._placement.workers:
             del self._commands[number], self._fetched[number]
         return command
+
+    async def placed(self, group: Any) -> None:
+        """For rank 0: where the workers are."""
+        self._place = group
 
     async def answer(self, number: int, result: Any, error: Exception | None, status: TrainerStatus) -> None:
         """For rank 0: what came of it."""
@@ -119,7 +129,7 @@ class ShardedTrainer:
         self._awaited.clear()
 
     def _fit(self, me: Any) -> None:
-        from ray.train import RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         settings, policies, cuda = self._settings, dict(self._policies), self._settings.device == "cuda"
@@ -138,7 +148,10 @@ class ShardedTrainer:
                 torch_config=TorchConfig(
                     backend="nccl" if cuda else "gloo", timeout_s=round(self._placement.timeout_s)
                 ),
-                run_config=RunConfig(storage_path=storage),
+                run_config=RunConfig(
+                    storage_path=storage,
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=START_ATTEMPTS),
+                ),
             ).fit()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
@@ -152,6 +165,8 @@ def run_worker(actor: Any, settings: TrainerSettings, policies: Mapping[str, Pol
     from agents.learning.trainer import Trainer
 
     workers = ShardedWorkers(settings.device, settings.computes_in)
+    if workers.rank == 0:
+        ray.get(actor.placed.remote(ray.util.get_current_placement_group()))
     trainer: Trainer | None = None
     number = 0
     while (command := ray.get(actor.fetch.remote(number))) is not None:
