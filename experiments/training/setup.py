@@ -105,27 +105,14 @@ def make_training_plan(
     """
     found, parts = find_recipe(recipe), _sorted(settings)
     schedule = make_schedule(parts.schedule, found.schedule)
-    if found.from_run != bool(schedule.data):
-        raise ConfigError(
-            f"recipe {found.name}: "
-            + (
-                "expected the stored run that it learns from, found none; set data=RUN"
-                if found.from_run
-                else f"it learns from what it plays, found data={clip(schedule.data)}; leave data out, or take sft"
-            )
-        )
-    if schedule.replay and not found.replays:
-        raise ConfigError(
-            f"recipe {found.name}: expected no replay, found replay={schedule.replay}: it learns from what its newest "
-            "weights say alone; leave replay out, or take rft or dpo"
-        )
+    _check_recipe(found, schedule)
     split = schedule.test_split if found.from_run else schedule.train_split
     plan = make_plan(
         topology, env, cast, 1, schedule.samples, seed, split, schedule.concurrency, parts.played, backend, address
     )
     curriculum = Curriculum(plan.env, schedule, seed, trains=not found.from_run)
     loss = make_loss(parts.loss.pop("preset", found.loss), parts.loss)
-    learners, assigned = _learners(plan, schedule, parts, loss)
+    learners, assigned = _learners(plan, schedule, parts)
     trainer = _trainer(parts, loss, schedule, seed, learners)
     placement = Placement(**bind_settings(Placement, parts.placement, "the trainer's placement"))
     if backend == "local" and placement != Placement():
@@ -137,7 +124,8 @@ def make_training_plan(
         name = next((named[key] for key in (role, base_role(role), "") if key in named), "")
         return {"policy": name} if name else {}
 
-    plan = replace(plan, cast=_with_roles(plan.cast, plan.roles, taught))
+    seated = (*plan.roles, *filter(None, assigned))
+    plan = replace(plan, cast=_with_roles(plan.cast, seated, taught))
     config = {
         **plan.config,
         "recipe": found.name,
@@ -148,6 +136,23 @@ def make_training_plan(
         "roles": dict(assigned),
     }
     return TrainingPlan(found, schedule, curriculum, plan, learners, assigned, trainer, placement, config)
+
+
+def _check_recipe(recipe: Recipe, schedule: Schedule) -> None:
+    if recipe.from_run != bool(schedule.data):
+        raise ConfigError(
+            f"recipe {recipe.name}: "
+            + (
+                "expected the stored run that it learns from, found none; set data=RUN"
+                if recipe.from_run
+                else f"it learns from what it plays, found data={clip(schedule.data)}; leave data out, or take sft"
+            )
+        )
+    if schedule.replay and not recipe.replays:
+        raise ConfigError(
+            f"recipe {recipe.name}: expected no replay, found replay={schedule.replay}: it learns from what its newest "
+            "weights say alone; leave replay out, or take rft or dpo"
+        )
 
 
 def _sorted(settings: Mapping[str, Any]) -> _Parts:
@@ -172,9 +177,7 @@ def _sorted(settings: Mapping[str, Any]) -> _Parts:
     return parts
 
 
-def _learners(
-    plan: Plan, schedule: Schedule, parts: _Parts, loss: LossSettings
-) -> tuple[tuple[Learner, ...], dict[str, str]]:
+def _learners(plan: Plan, schedule: Schedule, parts: _Parts) -> tuple[tuple[Learner, ...], dict[str, str]]:
     """The policies that learn, and which role is which."""
     specs = _models(plan, schedule, parts)
     models = set(specs.values())

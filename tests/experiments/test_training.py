@@ -10,6 +10,7 @@ from experiments import Run, run
 from experiments.training import Training, resume, train
 from experiments.training.registry import Registry
 from tests.experiments.training_helpers import (
+    SHORT,
     TOKENS,
     even,
     is_right,
@@ -174,6 +175,43 @@ def test_two_roles_with_policies_of_their_own_learn_opposite_things(tmp_path: Pa
     assert own["honest"] > base["honest"] - 0.1, "and the other has not"
     assert own["honest"] - own["liar"] > 0.3
     assert swapped["liar"] - swapped["honest"] > 0.3
+
+
+def test_roles_on_models_of_their_own_have_policies_of_their_own(tmp_path: Path, model: Path) -> None:
+    from tests.agents.trainer_helpers import make_model
+
+    other = make_model(tmp_path / "other", seed=7)
+    seats = Cast(honest=Seat(model=f"hf:{model}", max_tokens=TOKENS), liar=Seat(model=f"hf:{other}", max_tokens=TOKENS))
+    found = train(even, pair, "arithmetic", seats, settings=SHORT, backend="local", root=tmp_path)
+    for line in found.lines("update"):
+        assert {name for name, metrics in line["policies"].items() if metrics["loss"]} == {"honest", "liar"}
+    last = found.rollouts(2)
+    used = {turn.role: turn.version for episode in last.episodes() for turn in episode.turns}
+    assert used == last.config["weights"] and len(set(used.values())) == 2
+
+
+def test_a_graph_that_does_not_say_whom_it_asks_learns_node_by_node(tmp_path: Path, model: Path) -> None:
+    from langgraph.graph import END, START, MessagesState, StateGraph
+
+    from graphs import chat_model
+
+    async def propose(state: MessagesState) -> Any:
+        return {"messages": [await chat_model("solver").ainvoke(state["messages"])]}
+
+    async def object_(state: MessagesState) -> Any:
+        return {"messages": [await chat_model("critic").ainvoke(state["messages"][:1])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_sequence([propose, object_])
+    graph.add_edge(START, "propose")
+    graph.add_edge("object_", END)
+    cast = Cast.all(f"hf:{model}", max_tokens=TOKENS)
+    settings = {**SHORT, "policy.rank": 4, "roles": "critic"}
+    found = train(even, graph.compile(), "arithmetic", cast, settings=settings, backend="local", root=tmp_path)
+    assert all(set(line["rewards"]) == {"critic"} for line in found.lines("update"))
+    turns = [turn for episode in found.rollouts(2).episodes() for turn in episode.turns]
+    assert {turn.role for turn in turns} == {"solver", "critic"}
+    assert {turn.policy for turn in turns if turn.role == "critic"} == {"main"}
 
 
 def test_with_a_lag_iterations_are_played_with_older_weights_and_no_others(tmp_path: Path, model: Path) -> None:
