@@ -187,7 +187,8 @@ def _solutions(line: str) -> dict[str, Any] | None:
         labels = [row[model]["is_correct"] for model in MODELS]
     except (ValueError, KeyError, TypeError):
         return None
-    return row if all(isinstance(text, str) for text in each) and {*labels} <= {True, False} else None
+    usable = all(isinstance(text, str) for text in each) and all(isinstance(label, bool) for label in labels)
+    return row if usable else None
 
 
 def _pairs(tasks: Sequence[Task], replies: Sequence[list[str]]) -> Iterator[tuple[Task, list[str]]]:
