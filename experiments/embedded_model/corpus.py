@@ -66,7 +66,26 @@ LAST_MIX = {
     "check_review": 0.03,
 }
 """At last: solving is learned by then, and holding on to it in the midst of others' solutions takes longest."""
-Phase = Literal["first", "main", "last"]
+POLISH_MIX = {
+    "solve": 0.06,
+    "critique": 0.40,
+    "judge": 0.08,
+    "sabotage": 0.04,
+    "revise": 0.06,
+    "propose": 0.03,
+    "tool": 0.03,
+    "advocate": 0.04,
+    "moderate": 0.02,
+    "extract": 0.01,
+    "review": 0.10,
+    "refine": 0.04,
+    "choose": 0.01,
+    "aggregate": 0.01,
+    "ask_back": 0.01,
+    "check_review": 0.06,
+}
+"""In the end, at a low rate: verdicts, which may still be at a coin's level when all else is learned."""
+Phase = Literal["first", "main", "last", "polish"]
 
 
 @dataclass
@@ -117,13 +136,15 @@ def revise(problem: Problem, rng: random.Random) -> Chat:
 
 
 def critique(problem: Problem, rng: random.Random) -> Chat:
+    """One's own result and the given one side by side: what lies further apart is compared no better than by a coin."""
     index = rng.randrange(len(problem.steps))
     right, bad = problem.steps[index], rng.random() < 0.5
     step = wrong_step(problem, index, rng)[1] if bad else right
+    verdict = "incorrect" if bad else "correct"
     return (
         _with_role("critic", rng)
         .ask(moves.CRITIQUE, question=problem.question, steps=_lines(problem.steps[:index]), step=step)
-        .reply(f"{right}\nGiven: {step}\nVerdict: {'incorrect' if bad else 'correct'}")
+        .reply(f"{right}; {step.result}, {verdict}\nVerdict: {verdict}")
     )
 
 
@@ -415,7 +436,7 @@ MAKERS: dict[str, Callable[[Problem, random.Random], Chat]] = {
 
 def draw_chat(rng: random.Random, phase: Phase = "main") -> Chat:
     """A chat in a move drawn from the phase's mix; the first phase has short problems alone."""
-    mix = {"first": FIRST_MIX, "main": MIX, "last": LAST_MIX}[phase]
+    mix = {"first": FIRST_MIX, "main": MIX, "last": LAST_MIX, "polish": POLISH_MIX}[phase]
     weights = SHORT_LEVEL_WEIGHTS if phase == "first" else LEVEL_WEIGHTS
     maker = rng.choices(list(mix), list(mix.values()))[0]
     return MAKERS[maker](draw_problem(rng, weights), rng)

@@ -19,7 +19,7 @@ from agents.moves import fixed_chunks, template_files, templates_hash
 from envs import Arithmetic
 from envs.arithmetic import check_step, compute, numbers_of, parse_expression, parse_step, reference, split_of
 from experiments import run
-from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, Chat, draw_chat
+from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, POLISH_MIX, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
 from experiments.embedded_model.muon import Muon, orthogonalised
 from experiments.embedded_model.problems import Problem, backwards, draw_problem, flawed_steps
@@ -305,7 +305,7 @@ def test_a_factor_of_0_leaves_the_hidden_number_open() -> None:
 
 
 def test_every_move_is_in_the_mix() -> None:
-    for mix in (MIX, LAST_MIX):
+    for mix in (MIX, LAST_MIX, POLISH_MIX):
         assert set(mix) == set(MAKERS) and sum(mix.values()) == pytest.approx(1)
     chats = [draw_chat(random.Random(i)) for i in range(300)]
     asked = {content.split("\n")[0] for chat in chats for role, content in chat.messages if role == "user"}
@@ -316,8 +316,9 @@ def test_every_move_is_in_the_mix() -> None:
 
 
 def build(directory: Path, **changed: Any) -> Build:
-    small = {"seed": 3, "tokens": 6000, "batch": 8, "pool_batches": 2, "hidden": 32, "feed_forward": 64, "heads": 2}
-    return Build(Recipe(**{**small, "layers": 1, **changed}), directory)
+    small = {"seed": 3, "tokens": 6000, "polish_tokens": 2000, "batch": 8, "pool_batches": 2}
+    model = {"hidden": 32, "feed_forward": 64, "heads": 2, "layers": 1}
+    return Build(Recipe(**{**small, **model, **changed}), directory)
 
 
 def test_muon_is_torchs_but_for_bfloat16() -> None:
