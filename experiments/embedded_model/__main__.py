@@ -39,7 +39,9 @@ def main() -> None:
 @main.command()
 @_OUT
 @click.option("--seed", type=int, default=Recipe.seed, show_default=True)
-@click.option("--tokens", type=int, default=Recipe.tokens, show_default=True, help="The budget, but for the last phase.")
+@click.option(
+    "--tokens", type=int, default=Recipe.tokens, show_default=True, help="The budget, but for the last phase."
+)
 @click.option("--install/--no-install", default=True, show_default=True, help="Replace the checkpoint that ships.")
 def build(out: Path, seed: int, tokens: int, install: bool) -> None:
     """Train from scratch; a stopped build goes on where it was."""
