@@ -142,7 +142,7 @@ class TestTheStudy:
         (None, "cannot read"),
         ([], "expected 2 problems, found 0"),
         (["{}", "{}"], "line 1: expected the question"),
-        (["nonsense", ""], "line 1: expected the question"),
+        (["nonsense", "{}"], "line 1: expected the question"),
     ],
 )
 def test_files_that_are_not_as_expected_are_refused(
