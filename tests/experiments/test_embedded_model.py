@@ -424,8 +424,9 @@ def test_its_figures_reach_the_bars(shipped: dict[str, Any]) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_on_the_default_level_one_sample_errs_and_a_majority_less(tmp_path: Path) -> None:
-    played = run("vote", "arithmetic", tasks=150, samples=1, settings={"samples": 8}, backend="local", root=tmp_path)
+def test_on_level_7_one_sample_errs_and_a_majority_less(tmp_path: Path) -> None:
+    settings = {"samples": 8, "env.level": 7}
+    played = run("vote", "arithmetic", tasks=150, samples=1, settings=settings, backend="local", root=tmp_path)
     answers = [[turn.answer in e.task.answers for turn in e.turns] for e in played.episodes()]
     single = sum(map(sum, answers)) / (8 * len(answers))
     majority = played.summary().accuracy
