@@ -23,9 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from agents.moves import templates_hash
 from envs import arithmetic
-from experiments.embedded_model import corpus, dialect, problems
-from experiments.embedded_model.corpus import Chat, Phase, draw_chat
+from experiments.embedded_model import corpus, dialect, mixes, problems
+from experiments.embedded_model.corpus import Chat, draw_chat
 from experiments.embedded_model.dialect import CONTEXT_TOKENS, INTEGERS, VERDICTS, build_tokenizer
+from experiments.embedded_model.mixes import Phase
 from experiments.embedded_model.muon import Muon
 
 PART_TOKENS = 4096
@@ -104,7 +105,7 @@ class Encoder:
 def material() -> str:
     """SHA-256 over what chats are made from: the move templates, and the code that draws and writes the chats."""
     digest = hashlib.sha256(templates_hash().encode())
-    for module in (arithmetic, problems, corpus, dialect):
+    for module in (arithmetic, problems, mixes, corpus, dialect):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
 

@@ -19,8 +19,9 @@ from agents.moves import fixed_chunks, template_files, templates_hash
 from envs import Arithmetic
 from envs.arithmetic import check_step, compute, numbers_of, parse_expression, parse_step, reference, split_of
 from experiments import run
-from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, POLISH_MIX, Chat, draw_chat
+from experiments.embedded_model.corpus import MAKERS, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
+from experiments.embedded_model.mixes import LAST_MIX, MIX, POLISH_MIX
 from experiments.embedded_model.muon import Muon, orthogonalised
 from experiments.embedded_model.problems import Problem, backwards, draw_problem, flawed_steps
 from experiments.embedded_model.train import Build, Encoder, Recipe
