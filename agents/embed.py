@@ -68,7 +68,7 @@ class Embedder:
         """
         self._model = _load(model)
         self._vectors = Vectors()
-        self._thread = ThreadPoolExecutor(1, "embedder")
+        self._thread = ThreadPoolExecutor(1, "embedder", initializer=_one_thread)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), dimensions) float32; equal texts have equal vectors.
@@ -89,6 +89,13 @@ class Embedder:
         if known is not None:
             return known
         return self._vectors.keep(text, text, self._model.encode(text, show_progress_bar=False))
+
+
+def _one_thread() -> None:
+    """The engine wants the other cores; and with another number of threads a vector has other last bits."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _load(model: str) -> Any:

@@ -23,7 +23,8 @@ Numbers = Literal["small", "large"]
 LARGEST: dict[Numbers, int] = {"small": 99, "large": 999}
 _OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 _EXPRESSION = re.compile(r"\d+(?: [-+*] \d+)+")
-_STEP = re.compile(r"(\d+)\s*([-+*])\s*(\d+)\s*=\s*(-?\d+)")
+_STEP = re.compile(r"(\d{1,18})\s*([-+*])\s*(\d{1,18})\s*=\s*(-?\d{1,18})")
+"""Bounded: a model may write numbers without end."""
 
 
 class Step(NamedTuple):

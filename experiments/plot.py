@@ -1,5 +1,6 @@
 """Cost against accuracy of a sweep, as a picture."""
 
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -24,11 +25,9 @@ def save_plot(table: SweepTable, path: Path) -> None:
         tokens, accuracy = [p.tokens for p in curve], [100 * (p.accuracy or 0) for p in curve]
         label = f"self-consistency, {model}" if len(table.self_consistency) > 1 else "self-consistency"
         axes.plot(tokens, accuracy, color=colour, linewidth=1.2, alpha=0.6, label=label)
-        for point in curve:
-            if point.ci95:
-                axes.plot(
-                    [point.tokens] * 2, [100 * bound for bound in point.ci95], color=colour, alpha=0.12, linewidth=5
-                )
+        bounds = [point.ci95 or (point.accuracy or 0,) * 2 for point in curve]
+        low, high = [100 * bound[0] for bound in bounds], [100 * bound[1] for bound in bounds]
+        axes.fill_between(tokens, low, high, color=colour, alpha=0.1, linewidth=0)
         _scatter(axes, [entry for entry in table.entries if entry.model == model], colour)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -44,28 +43,27 @@ def save_plot(table: SweepTable, path: Path) -> None:
 
 
 def _scatter(axes: Axes, entries: list[Entry], colour: str) -> None:
-    for place, entry in enumerate(sorted(entries, key=lambda entry: entry.tokens)):
+    names: list[tuple[float, float, list[str]]] = []
+    for entry in entries:
         if entry.accuracy is None or not entry.tokens:
             continue
-        y = 100 * entry.accuracy
+        x, y = entry.tokens, 100 * entry.accuracy
         low, high = entry.ci95 or (entry.accuracy, entry.accuracy)
-        axes.errorbar(
-            entry.tokens,
-            y,
-            yerr=[[y - 100 * low], [100 * high - y]],
-            fmt="o",
-            color=colour,
-            markersize=4,
-            linewidth=0.8,
-        )
-        # Neighbours in cost have their names above and below by turns, or they would hide one another.
-        side = 1 if place % 2 else -1
+        around = [[y - 100 * low], [100 * high - y]]
+        axes.errorbar(x, y, yerr=around, fmt="o", color=colour, markersize=4, linewidth=0.8)
+        # Points that lie on one another share one label.
+        near = [shared for a, b, shared in names if abs(math.log(a / x)) < 0.05 and abs(b - y) < 1]
+        if near:
+            near[0].append(entry.topology)
+        else:
+            names.append((x, y, [entry.topology]))
+    for x, y, shared in names:
         axes.annotate(
-            entry.topology,
-            (entry.tokens, y),
-            xytext=(4, 6 * side),
+            ", ".join(shared),
+            (x, y),
+            xytext=(6, 0),
             textcoords="offset points",
             fontsize=7,
-            verticalalignment="bottom" if side > 0 else "top",
+            verticalalignment="center",
             parse_math=False,
         )

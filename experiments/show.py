@@ -77,7 +77,7 @@ def plain(text: str) -> Text:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    return "–" if value is None else f"{100 * value:z.{digits}f}"
 
 
 def interval(bounds: tuple[float, float] | None) -> str:

@@ -8,6 +8,8 @@ from experiments.show import percent, plain
 from experiments.stats import Interval
 from experiments.sweep_table import SweepTable, Versus
 
+LEVEL = 0.05
+
 
 def render_sweep(table: SweepTable, name: str) -> RenderableType:
     several = len(table.self_consistency) > 1
@@ -35,14 +37,13 @@ def render_sweep(table: SweepTable, name: str) -> RenderableType:
 def verdicts(table: SweepTable) -> list[str]:
     """What beats the first topology, and what beats self-consistency at equal calls, in plain words."""
     first = table.entries[0].topology
-    better = [e.topology for e in table.entries if e.first and _above(e.first)]
-    worse = [e.topology for e in table.entries if e.first and _below(e.first)]
-    measured = [e for e in table.entries if e.equal_calls]
-    ahead = [e.topology for e in measured if e.equal_calls and _above(e.equal_calls)]
-    behind = [e.topology for e in measured if e.equal_calls and _below(e.equal_calls)]
-    neither = [e.topology for e in measured if e.topology not in (*ahead, *behind)]
+    better, worse = ([e.topology for e in table.entries if _told_apart(e.first, sign)] for sign in (1, -1))
+    measured = [entry for entry in table.entries if entry.equal_calls]
+    ahead, behind = ([e.topology for e in measured if _told_apart(e.equal_calls, sign)] for sign in (1, -1))
+    neither = [entry.topology for entry in measured if entry.topology not in (*ahead, *behind)]
     return [
-        f"Better than {first} (interval above 0): {_listed(better)}; worse: {_listed(worse)}.",
+        f"Better than {first} (interval above 0, corrected p below {LEVEL}): {_listed(better)}; "
+        f"worse: {_listed(worse)}.",
         f"Better than self-consistency at equal calls: {_listed(ahead)}; worse: {_listed(behind)}; "
         f"not told apart from it: {_listed(neither)}.",
     ]
@@ -67,14 +68,12 @@ def _bounds(bounds: Interval | None) -> str:
     return "" if bounds is None else f" ({percent(bounds[0], 0)} to {percent(bounds[1], 0)})"
 
 
-def _above(versus: Versus) -> bool:
-    bounds = versus.comparison.interval
-    return bounds is not None and bounds[0] > 0
-
-
-def _below(versus: Versus) -> bool:
-    bounds = versus.comparison.interval
-    return bounds is not None and bounds[1] < 0
+def _told_apart(versus: Versus | None, sign: int) -> bool:
+    """Whether it is better (sign 1) or worse (-1): an interval beyond 0, and a corrected p below LEVEL."""
+    if versus is None or versus.comparison.interval is None or versus.corrected_p >= LEVEL:
+        return False
+    low, high = versus.comparison.interval
+    return low > 0 if sign > 0 else high < 0
 
 
 def _listed(names: list[str]) -> str:

@@ -8,7 +8,7 @@ its pools, and an arm begins when the one before it has no more episodes to begi
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,24 @@ def sweep(
         given = {**shared, **own}
         return make_plan(topology, env, model, tasks, samples, seed, split, concurrency, given, backend, address)
 
+    arms, rulers = _planned(topologies, models, seeds, calls, planned)
+    directory = claim_folder(Path(root), name, "sweep")
+    try:
+        return in_event_loop(lambda: _play(arms, rulers, directory, progress))
+    finally:
+        if not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _planned(
+    topologies: Sequence[str],
+    models: Sequence[str],
+    seeds: Sequence[int],
+    calls: int | None,
+    planned: Callable[[str, Mapping[str, Any], str, int], Plan],
+) -> tuple[dict[Arm, Plan], dict[Arm, Plan]]:
+    """The runs that were asked for, and those of self-consistency."""
+
     def named(label: str, folder: str, model: str, seed: int) -> Arm:
         parts = [folder, model if len(models) > 1 else "", f"seed{seed}" if len(seeds) > 1 else ""]
         run = re.sub(r"[^\w.,=+-]+", "-", "-".join(part for part in parts if part)).strip("-.")
@@ -118,12 +136,7 @@ def sweep(
                 raise ConfigError(f"the sweep names {label} twice; arms are told apart by topology, model and seed")
             arms[arm] = planned(topology, own, *pair)
     rulers = {named(RULER, "self-consistency", *pair): planned(RULER, {"samples": 1}, *pair) for pair in measured}
-    directory = claim_folder(Path(root), name, "sweep")
-    try:
-        return in_event_loop(lambda: _play(arms, rulers, directory, progress))
-    finally:
-        if not any(directory.iterdir()):
-            directory.rmdir()
+    return arms, rulers
 
 
 async def _play(arms: dict[Arm, Plan], rulers: dict[Arm, Plan], directory: Path, progress: bool | None) -> Sweep:

@@ -39,11 +39,14 @@ def main() -> None:
 @main.command()
 @_OUT
 @click.option("--seed", type=int, default=Recipe.seed, show_default=True)
-@click.option("--tokens", type=int, default=Recipe.tokens, show_default=True, help="The budget.")
+@click.option(
+    "--tokens", type=int, default=Recipe.tokens, show_default=True, help="The budget, but for the last phase."
+)
 @click.option("--install/--no-install", default=True, show_default=True, help="Replace the checkpoint that ships.")
 def build(out: Path, seed: int, tokens: int, install: bool) -> None:
     """Train from scratch; a stopped build goes on where it was."""
-    checkpoint = Build(Recipe(seed=seed, tokens=tokens), out).run()
+    recipe = Recipe(seed=seed, tokens=tokens, polish_tokens=tokens * Recipe.polish_tokens // Recipe.tokens)
+    checkpoint = Build(recipe, out).run()
     click.echo(f"the checkpoint is {checkpoint}", err=True)
     if install:
         _install(out, 1.0)

@@ -9,11 +9,12 @@ is carried on; the model's own earlier reply in a chat may be wrong too, and is 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from agents import moves
 from agents.moves import Move, role_template
 from envs.arithmetic import LEVELS, Numbers, Step, brief, question, run_report
+from experiments.embedded_model.mixes import MIXES, Phase
 from experiments.embedded_model.problems import (
     LEVEL_WEIGHTS,
     SHORT_LEVEL_WEIGHTS,
@@ -26,47 +27,6 @@ from experiments.embedded_model.problems import (
     solution_text,
     wrong_step,
 )
-
-MIX = {
-    "solve": 0.17,
-    "critique": 0.12,
-    "judge": 0.11,
-    "sabotage": 0.07,
-    "revise": 0.07,
-    "propose": 0.07,
-    "tool": 0.06,
-    "advocate": 0.05,
-    "moderate": 0.04,
-    "extract": 0.02,
-    "review": 0.07,
-    "refine": 0.04,
-    "choose": 0.02,
-    "aggregate": 0.03,
-    "ask_back": 0.04,
-    "check_review": 0.02,
-}
-FIRST_MIX = {"solve": 0.25, "critique": 0.40, "judge": 0.25, "sabotage": 0.05, "tool": 0.05}
-"""Until verdicts are learned: comparing one's own result with another's takes many short examples to begin with."""
-LAST_MIX = {
-    "solve": 0.08,
-    "critique": 0.08,
-    "judge": 0.09,
-    "sabotage": 0.05,
-    "revise": 0.13,
-    "propose": 0.06,
-    "tool": 0.06,
-    "advocate": 0.10,
-    "moderate": 0.07,
-    "extract": 0.04,
-    "review": 0.07,
-    "refine": 0.05,
-    "choose": 0.02,
-    "aggregate": 0.03,
-    "ask_back": 0.04,
-    "check_review": 0.03,
-}
-"""At last: solving is learned by then, and holding on to it in the midst of others' solutions takes longest."""
-Phase = Literal["first", "main", "last"]
 
 
 @dataclass
@@ -117,13 +77,15 @@ def revise(problem: Problem, rng: random.Random) -> Chat:
 
 
 def critique(problem: Problem, rng: random.Random) -> Chat:
+    """One's own result and the given one side by side: what lies further apart is compared no better than by a coin."""
     index = rng.randrange(len(problem.steps))
     right, bad = problem.steps[index], rng.random() < 0.5
     step = wrong_step(problem, index, rng)[1] if bad else right
+    verdict = "incorrect" if bad else "correct"
     return (
         _with_role("critic", rng)
         .ask(moves.CRITIQUE, question=problem.question, steps=_lines(problem.steps[:index]), step=step)
-        .reply(f"{right}\nGiven: {step}\nVerdict: {'incorrect' if bad else 'correct'}")
+        .reply(f"{right}; {step.result}, {verdict}\nVerdict: {verdict}")
     )
 
 
@@ -415,7 +377,7 @@ MAKERS: dict[str, Callable[[Problem, random.Random], Chat]] = {
 
 def draw_chat(rng: random.Random, phase: Phase = "main") -> Chat:
     """A chat in a move drawn from the phase's mix; the first phase has short problems alone."""
-    mix = {"first": FIRST_MIX, "main": MIX, "last": LAST_MIX}[phase]
+    mix = MIXES[phase]
     weights = SHORT_LEVEL_WEIGHTS if phase == "first" else LEVEL_WEIGHTS
     maker = rng.choices(list(mix), list(mix.values()))[0]
     return MAKERS[maker](draw_problem(rng, weights), rng)

@@ -23,9 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from agents.moves import templates_hash
 from envs import arithmetic
-from experiments.embedded_model import corpus, dialect, problems
-from experiments.embedded_model.corpus import Chat, Phase, draw_chat
+from experiments.embedded_model import corpus, dialect, mixes, problems
+from experiments.embedded_model.corpus import Chat, draw_chat
 from experiments.embedded_model.dialect import CONTEXT_TOKENS, INTEGERS, VERDICTS, build_tokenizer
+from experiments.embedded_model.mixes import Phase
 from experiments.embedded_model.muon import Muon
 
 PART_TOKENS = 4096
@@ -37,6 +38,11 @@ class Recipe:
 
     seed: int = 0
     tokens: int = 30_000_000
+    """Of the first three phases."""
+    polish_tokens: int = 4_000_000
+    """Of the last one."""
+    polish_share: float = 0.25
+    """Of the learning rates where it begins; they fall to 0 in it."""
     first_tokens: int = 8_000_000
     """Most tokens of the first phase: short problems, until nearly all verdicts in training are right."""
     first_until: float = 0.95
@@ -99,7 +105,7 @@ class Encoder:
 def material() -> str:
     """SHA-256 over what chats are made from: the move templates, and the code that draws and writes the chats."""
     digest = hashlib.sha256(templates_hash().encode())
-    for module in (arithmetic, problems, corpus, dialect):
+    for module in (arithmetic, problems, mixes, corpus, dialect):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()
 
@@ -169,6 +175,7 @@ class Build:
         self.verdicts = 0.5
         """Running share of right verdicts in training."""
         self.first = True
+        self.phase: Phase = "first"
         self.seconds = 0.0
         """Spent on training so far, over all sessions of the build."""
 
@@ -177,7 +184,7 @@ class Build:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._load()
         losses: list[float] = []
-        while self.tokens < self.recipe.tokens:
+        while self.tokens < self.recipe.tokens + self.recipe.polish_tokens:
             started, tokens_before = time.monotonic(), self.tokens
             for batch in self._pool():
                 losses.append(self._step(batch))
@@ -203,21 +210,18 @@ class Build:
 
     def _pool(self) -> Iterator[list[Example]]:
         self.first &= self.tokens < self.recipe.first_tokens and self.verdicts < self.recipe.first_until
-        phase: Phase = "first" if self.first else "main" if self.tokens < self.recipe.last_from else "last"
+        later: Phase = "polish" if self.tokens >= self.recipe.tokens else "last"
+        self.phase = "first" if self.first else "main" if self.tokens < self.recipe.last_from else later
         count = self.recipe.batch * self.recipe.pool_batches
-        examples = sorted((self.encode(draw_chat(self.rng, phase)) for _ in range(count)), key=lambda e: len(e.ids))
+        examples = sorted(
+            (self.encode(draw_chat(self.rng, self.phase)) for _ in range(count)), key=lambda e: len(e.ids)
+        )
         batches = [examples[i : i + self.recipe.batch] for i in range(0, count, self.recipe.batch)]
         self.rng.shuffle(batches)
         return iter(batches)
 
     def _step(self, batch: list[Example]) -> float:
-        done = self.tokens / self.recipe.tokens
-        decaying = done > 1 - self.recipe.decay_share
-        factor = min(1.0, (self.steps + 1) / self.recipe.warmup_steps)
-        if decaying:
-            factor *= max(0.01, (1 - done) / self.recipe.decay_share)
-        if self.tokens >= self.recipe.late_from:
-            factor *= self.recipe.late_share
+        factor, decaying = self._factor()
         self.muon.param_groups[0]["lr"] = self.recipe.muon_lr * factor
         self.adam.param_groups[0]["lr"] = self.recipe.adam_lr * factor
         learned = sum(weight > 0 for example in batch for weight in example.weights)
@@ -234,6 +238,21 @@ class Build:
         self.steps += 1
         self.tokens += sum(len(example.ids) for example in batch)
         return plain
+
+    def _factor(self) -> tuple[float, bool]:
+        """Of the learning rates, and whether they fall."""
+        recipe = self.recipe
+        if self.phase == "polish":
+            left = (recipe.tokens + recipe.polish_tokens - self.tokens) / recipe.polish_tokens
+            return recipe.polish_share * max(0.01, left), True
+        done = self.tokens / recipe.tokens
+        decaying = done > 1 - recipe.decay_share
+        factor = min(1.0, (self.steps + 1) / recipe.warmup_steps)
+        if decaying:
+            factor *= max(0.01, (1 - done) / recipe.decay_share)
+        if self.tokens >= recipe.late_from:
+            factor *= recipe.late_share
+        return factor, decaying
 
     def _loss(self, batch: list[Example], unlikelihood: float) -> tuple[torch.Tensor, float]:
         """The weighted loss summed over the learned tokens, and the plain one."""

@@ -116,31 +116,25 @@ def write_replays(tasks: Sequence[Task], recorded: Sequence[Mapping[str, Any]], 
 def play(problems: Path, out: Path, n: int) -> dict[str, Run]:
     """Every run over the first `n` problems, by its name."""
     alone = {model: f"replay:{out / model}.jsonl" for model in MODELS}
-    agents = Cast(**{f"agent_{i}": model for i, model in enumerate(alone.values(), 1)})
-    voters, weighed = f"replay:{out / 'together.jsonl'}", {"rounds": 0, "agents": len(MODELS)}
+    agents = Cast(**{f"agent_{i}": replay for i, replay in enumerate(alone.values(), 1)})
+    voters = f"replay:{out / 'together.jsonl'}"
+    four, unread = {"samples": len(MODELS)}, {"agents": len(MODELS), "rounds": 0}
     arms: dict[str, tuple[str, Cast | str, dict[str, Any], int]] = {
-        "vote": ("vote", voters, {"samples": len(MODELS)}, 1),
-        "vote-rotated": ("vote", voters, {"samples": len(MODELS)}, len(MODELS)),
-        "selforg": ("selforg", agents, weighed, 1),
-        "selforg-exact": ("selforg", agents, {**weighed, "exact": True}, 1),
-        "selforg-code": ("selforg", agents, {**weighed, "variant": "code"}, 1),
+        "vote": ("vote", voters, four, 1),
+        "vote-rotated": ("vote", voters, four, len(MODELS)),
+        "selforg": ("selforg", agents, unread, 1),
+        "selforg-exact": ("selforg", agents, {**unread, "exact": True}, 1),
+        "selforg-code": ("selforg", agents, {**unread, "variant": "code"}, 1),
         **{model: ("solo", replay, {}, 1) for model, replay in alone.items()},
     }
-    env = {"env.path": problems}
-    return {
-        name: run(
-            topology,
-            "gsm8k",
-            cast,
-            tasks=n,
-            samples=k,
-            settings={**settings, **env},
-            backend="local",
-            name=name,
-            root=out,
-        )
-        for name, (topology, cast, settings, k) in arms.items()
-    }
+
+    def one(name: str) -> Run:
+        topology, cast, settings, samples = arms[name]
+        settings = {**settings, "env.path": problems}
+        on = {"tasks": n, "samples": samples, "settings": settings}
+        return run(topology, "gsm8k", cast, **on, backend="local", name=name, root=out)
+
+    return {name: one(name) for name in arms}
 
 
 def render(found: Study) -> RenderableType:
@@ -167,7 +161,7 @@ def render(found: Study) -> RenderableType:
 def _recorded(path: Path, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """The solutions to each task, which is on the same line of its own file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if len(lines) < len(tasks):
@@ -187,7 +181,8 @@ def _solutions(line: str) -> dict[str, Any] | None:
         labels = [row[model]["is_correct"] for model in MODELS]
     except (ValueError, KeyError, TypeError):
         return None
-    return row if all(isinstance(text, str) for text in each) and {*labels} <= {True, False} else None
+    usable = all(isinstance(text, str) for text in each) and all(isinstance(label, bool) for label in labels)
+    return row if usable else None
 
 
 def _pairs(tasks: Sequence[Task], replies: Sequence[list[str]]) -> Iterator[tuple[Task, list[str]]]:

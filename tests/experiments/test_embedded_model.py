@@ -19,8 +19,9 @@ from agents.moves import fixed_chunks, template_files, templates_hash
 from envs import Arithmetic
 from envs.arithmetic import check_step, compute, numbers_of, parse_expression, parse_step, reference, split_of
 from experiments import run
-from experiments.embedded_model.corpus import LAST_MIX, MAKERS, MIX, Chat, draw_chat
+from experiments.embedded_model.corpus import MAKERS, Chat, draw_chat
 from experiments.embedded_model.dialect import build_tokenizer, template_phrases
+from experiments.embedded_model.mixes import LAST_MIX, MIX, POLISH_MIX
 from experiments.embedded_model.muon import Muon, orthogonalised
 from experiments.embedded_model.problems import Problem, backwards, draw_problem, flawed_steps
 from experiments.embedded_model.train import Build, Encoder, Recipe
@@ -305,7 +306,7 @@ def test_a_factor_of_0_leaves_the_hidden_number_open() -> None:
 
 
 def test_every_move_is_in_the_mix() -> None:
-    for mix in (MIX, LAST_MIX):
+    for mix in (MIX, LAST_MIX, POLISH_MIX):
         assert set(mix) == set(MAKERS) and sum(mix.values()) == pytest.approx(1)
     chats = [draw_chat(random.Random(i)) for i in range(300)]
     asked = {content.split("\n")[0] for chat in chats for role, content in chat.messages if role == "user"}
@@ -316,8 +317,9 @@ def test_every_move_is_in_the_mix() -> None:
 
 
 def build(directory: Path, **changed: Any) -> Build:
-    small = {"seed": 3, "tokens": 6000, "batch": 8, "pool_batches": 2, "hidden": 32, "feed_forward": 64, "heads": 2}
-    return Build(Recipe(**{**small, "layers": 1, **changed}), directory)
+    small = {"seed": 3, "tokens": 6000, "polish_tokens": 2000, "batch": 8, "pool_batches": 2}
+    model = {"hidden": 32, "feed_forward": 64, "heads": 2, "layers": 1}
+    return Build(Recipe(**{**small, **model, **changed}), directory)
 
 
 def test_muon_is_torchs_but_for_bfloat16() -> None:
@@ -423,8 +425,9 @@ def test_its_figures_reach_the_bars(shipped: dict[str, Any]) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_on_the_default_level_one_sample_errs_and_a_majority_less(tmp_path: Path) -> None:
-    played = run("vote", "arithmetic", tasks=150, samples=1, settings={"samples": 8}, backend="local", root=tmp_path)
+def test_on_level_7_one_sample_errs_and_a_majority_less(tmp_path: Path) -> None:
+    settings = {"samples": 8, "env.level": 7}
+    played = run("vote", "arithmetic", tasks=150, samples=1, settings=settings, backend="local", root=tmp_path)
     answers = [[turn.answer in e.task.answers for turn in e.turns] for e in played.episodes()]
     single = sum(map(sum, answers)) / (8 * len(answers))
     majority = played.summary().accuracy

@@ -159,7 +159,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert found["sweep"] == "s" and len(found["entries"]) == 3
     assert main(["show", "s", *runs]) == 0
     shown = capsys.readouterr().out
-    assert "Better than solo (interval above 0): vote,samples=5; worse: none." in " ".join(shown.split())
+    assert "corrected p below 0.05): vote,samples=5; worse: none." in " ".join(shown.split())
     assert main(["compare", "--equal", "calls", "s/vote,samples=5", "s/society,agents=2,rounds=1", *runs]) == 0
     assert "against k samples" in capsys.readouterr().out
     assert main(["list", *runs]) == 0
