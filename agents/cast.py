@@ -27,7 +27,7 @@ class Seat(BaseModel):
     """Directory of a LoRA adapter in PEFT's format: the role's policy is the model with it. Roles that differ in their
     adapter alone share the model's pool."""
     policy: str = ""
-    """A policy that a training loop publishes to the model's pool; empty for the model's own weights, or the adapter's."""
+    """A policy that a training loop publishes to the model's pool; empty for the model's own, or the adapter's."""
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=1)

@@ -103,7 +103,7 @@ class ShardedWorkers:
         return found
 
     def first(self, do: Callable[[], Result]) -> Result:
-        outcome: tuple[Any, Exception | None] = (None, None)
+        outcome: Any = (None, None)
         if self.rank == 0:
             try:
                 outcome = (do(), None)

@@ -31,8 +31,10 @@ NOT_COPIED = ("*.index.json", "palaestra.json", "adapter_config.json")
 class Policy(Protocol):
     """Named weights that learn."""
 
-    start_version: str | None
-    """Of the weights that it starts from; None where these are nowhere but here (a new adapter)."""
+    @property
+    def start_version(self) -> str | None:
+        """Of the weights that it starts from; None where these are nowhere but here (a new adapter)."""
+        ...
 
     @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -63,7 +65,7 @@ class FullPolicy:
         _settle(self._model, trainer, workers)
         self.start_version = weights_version(self._start)
 
-    @cached_property
+    @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return dict(self._model.named_parameters())
 
@@ -212,7 +214,7 @@ class AdapterPolicy:
         self._base, self._name, self._frozen = base, name, reference
         self.start_version = start_version
 
-    @cached_property
+    @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._base.parameters(self._name)
 
@@ -278,7 +280,7 @@ def _settle(model: Any, trainer: TrainerSettings, workers: Workers) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # pyright: ignore[reportArgumentType]
     model.eval()
     if trainer.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -252,7 +252,9 @@ def _described(learner: Learner, items: Sequence[Item]) -> Metrics:
     samples = [item for item in items if isinstance(item, Sample)]
     if not samples:
         return {"pairs": len(items)}
-    metrics: Metrics = {"samples": len(samples)} | ({"pairs": pairs} if (pairs := len(items) - len(samples)) else {})
+    metrics: Metrics = {"samples": len(samples)}
+    if len(items) > len(samples):
+        metrics["pairs"] = len(items) - len(samples)
     metrics["tokens"] = sum(sum(sample.trained) for sample in samples)
     metrics["reward"] = fmean(sample.reward for sample in samples)
     for role in sorted({sample.role for sample in samples}):

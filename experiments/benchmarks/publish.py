@@ -37,7 +37,7 @@ Seconds = dict[str, list[float]]
 def widened(folder: Path, width: int) -> Path:
     """A random model of the embedded one's shape, `width` times as wide, with its tokenizer."""
     shutil.copytree(EMBEDDED, folder, ignore=shutil.ignore_patterns("*.safetensors", "palaestra.json"))
-    config = LlamaConfig.from_pretrained(EMBEDDED)
+    config: Any = LlamaConfig.from_pretrained(EMBEDDED)
     config.hidden_size *= width
     config.intermediate_size *= width
     config.num_attention_heads *= width

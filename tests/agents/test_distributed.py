@@ -59,7 +59,7 @@ def test_two_workers_make_the_same_update_as_one(tmp_path: Path) -> None:
     for name in ("a", "b"):
         alone.export(name, tmp_path / f"alone-{name}-0")
     items = [*make_replies(alone, "full", 7), *make_replies(alone, "a", 7, seed=1)]
-    items += [Pair(*make_replies(alone, "b", 2, seed=seed)) for seed in range(2, 5)]
+    items += [Pair(chosen, other) for chosen, other in (make_replies(alone, "b", 2, seed=seed) for seed in range(2, 5))]
     expected = alone.update(items, 2)
 
     async def run() -> None:

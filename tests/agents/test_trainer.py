@@ -63,8 +63,8 @@ class TestStep:
             trainer = open_trainer(model, max_tokens=max_tokens, loss=make_loss("grpo"), seed=1)
             replies = make_replies(trainer, number=7)
             replies[2:4] = [replace(reply, supervised=True) for reply in replies[2:4]]
-            pairs = [Pair(*make_replies(trainer, number=2, seed=5))]
-            metrics = trainer.step([*replies, *pairs])[""]
+            chosen, rejected = make_replies(trainer, number=2, seed=5)
+            metrics = trainer.step([*replies, Pair(chosen, rejected)])[""]
             found.append((metrics, flat(scores(trainer, replies))))
         for metrics, after in found[1:]:
             assert metrics == pytest.approx(found[0][0], rel=1e-4, abs=1e-6)
