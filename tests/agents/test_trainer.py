@@ -1,8 +1,9 @@
 """The trainer in one process: what a step changes, what it leaves, and what it is built on again."""
 
 import asyncio
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,13 @@ class TestWithAPool:
         tokenizer: Any = AutoTokenizer.from_pretrained(EMBEDDED)
         trainer = open_trainer("embedded", *wanted, rank=4, learning_rate=1e-2)
 
+        def judged(policy: str, asked: list[Completion]) -> Iterator[Sample]:
+            for one, word in itertools.product(asked, ("yes", "no")):
+                ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
+                known = trainer.score([*one.prompt_ids, *ids], policy)[len(one.prompt_ids) - 1 :]
+                advantage = 1.0 if word == wanted[policy] else -1.0
+                yield as_sample(one, policy, token_ids=ids, logprobs=known, advantage=advantage)
+
         async def choose(pool: LocalPool, policy: str) -> list[str]:
             asked = (pool.complete(request(i, policy, choices=("yes", "no"))) for i in range(4))
             return [reply.text for reply in await asyncio.gather(*asked)]
@@ -399,16 +407,9 @@ class TestWithAPool:
             pool = LocalPool(parse_model("embedded"))
             for policy in wanted:
                 await pool.publish(policy, trainer.export(policy, tmp_path / policy), tmp_path / policy)
-            samples = []
-            for policy, good in wanted.items():
-                for i in range(4):
-                    asked = await pool.complete(request(i, policy))
-                    for word in ("yes", "no"):
-                        ids = tuple(tokenizer(word, add_special_tokens=False)["input_ids"])
-                        known = trainer.score([*asked.prompt_ids, *ids], policy)[len(asked.prompt_ids) - 1 :]
-                        advantage = 1.0 if word == good else -1.0
-                        samples.append(as_sample(asked, policy, token_ids=ids, logprobs=known, advantage=advantage))
-            trainer.update(samples, epochs=8)
+            asked = {policy: [await pool.complete(request(i, policy)) for i in range(4)] for policy in wanted}
+            for _ in range(5):  # ratios are clipped: each time from where the policies have come to
+                trainer.update([sample for policy in wanted for sample in judged(policy, asked[policy])], epochs=8)
             for policy in wanted:
                 source = tmp_path / f"{policy}-learned"
                 await pool.publish(policy, trainer.export(policy, source), source)
