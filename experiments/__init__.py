@@ -1,7 +1,7 @@
 """What is run: runs, the trace store, statistics, the command.
 
 `run` plays a topology over an env and returns a `Run`; `Run.open` opens a stored one; `sweep` plays many and compares
-them. All are imported when first used, so that the command answers `--help` at once.
+them; `train` has the policies behind the roles learn, and `resume` finishes that. All are imported when first used, so that the command answers `--help` at once.
 """
 
 from importlib import import_module
@@ -11,9 +11,20 @@ if TYPE_CHECKING:
     from experiments.runner import run
     from experiments.runs import Run, Summary, list_runs
     from experiments.sweeps import Sweep, sweep
+    from experiments.training import Training, resume, train
 
-_HOME = {"Run": "runs", "Summary": "runs", "Sweep": "sweeps", "list_runs": "runs", "run": "runner", "sweep": "sweeps"}
-__all__ = ["Run", "Summary", "Sweep", "list_runs", "run", "sweep"]
+_HOME = {
+    "Run": "runs",
+    "Summary": "runs",
+    "Sweep": "sweeps",
+    "Training": "training",
+    "list_runs": "runs",
+    "resume": "training",
+    "run": "runner",
+    "sweep": "sweeps",
+    "train": "training",
+}
+__all__ = ["Run", "Summary", "Sweep", "Training", "list_runs", "resume", "run", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:
