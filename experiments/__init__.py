@@ -1,7 +1,8 @@
-"""What is run: runs, the trace store, statistics, the command.
+"""What is run: runs, training, the trace store, statistics, the command.
 
 `run` plays a topology over an env and returns a `Run`; `Run.open` opens a stored one; `sweep` plays many and compares
-them; `train` has the policies behind the roles learn, and `resume` finishes that. All are imported when first used, so that the command answers `--help` at once.
+them; `train` has the policies behind the roles learn, and `resume` finishes that. All are imported when first used, so
+that the command answers `--help` at once.
 """
 
 from importlib import import_module
