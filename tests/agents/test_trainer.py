@@ -21,7 +21,7 @@ from agents.pool import LocalPool
 from agents.publishing import Published
 from agents.types import Completion
 from envs import ConfigError
-from tests.agents.trainer_helpers import make_model, make_replies, open_trainer, scores
+from tests.agents.trainer_helpers import VOCABULARY, make_model, make_replies, open_trainer, scores
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ class TestUpdate:
         expected = {"loss", "kl", "ratio_mean", "ratio_max", "clipped_low", "clipped_high", "entropy", "grad_norm"}
         expected |= {"learning_rate", "trained", "gap_mean", "gap_max", "staleness", "samples", "reward"}
         assert expected <= metrics.keys() and all(math.isfinite(value) for value in metrics.values())
-        assert 0 < metrics["entropy"] <= math.log(1343) and metrics["gap_max"] < 1e-4
+        assert 0 < metrics["entropy"] <= math.log(VOCABULARY) and metrics["gap_max"] < 1e-4
 
 
 class TestRefusal:
@@ -193,7 +193,7 @@ class TestRefusal:
             ({"policy": "solvr"}, "task-0/0/solver/0.*policy that this trainer has, found 'solvr'.*'solver'"),
             ({"version": "7-abc"}, "a version of solver among .*found '7-abc'"),
             ({"logprobs": (math.nan,), "token_ids": (8,)}, "found nan"),
-            ({"token_ids": (1343,), "logprobs": (-1.0,)}, "ids below 1343, found 1343"),
+            ({"token_ids": (VOCABULARY,), "logprobs": (-1.0,)}, f"ids below {VOCABULARY}, found {VOCABULARY}"),
         ],
     )
     def test_it_is_by_name_and_nothing_has_changed(

@@ -1,5 +1,6 @@
 """What tests of trainers share: small models, and replies with the log-probabilities that they have."""
 
+import json
 import random
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from agents.learning import Sample
 from agents.learning.trainer import Trainer
 from agents.learning.trainer_settings import PolicySettings, TrainerSettings
 
-VOCABULARY = 1343
+VOCABULARY: int = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))["vocab_size"]
 
 
 def make_model(folder: Path, seed: int = 0, tied: bool = False, dropout: float = 0.0) -> Path:

@@ -33,12 +33,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A run that has learned something."""
     settings = {"iterations": 8, "tasks": 4, "samples": 8, "evaluate_every": 4, "validation_tasks": 2, "test_tasks": 3}
+    settings |= {"trainer.learning_rate": 0.05}
     return trained(tmp_path_factory.mktemp("runs"), model, seed=1, name="learned", settings=settings)
 
 
 def test_what_is_rewarded_is_said_more_often(learned: Training) -> None:
     first, last = (mean_evenness(learned.rollouts(i)) for i in (0, 7))
-    assert abs(first - 0.5) < 0.1 and last > first + 0.15
+    assert abs(first - 0.5) < 0.1 and last > first + 0.3
     rewards = [line["rewards"]["solver"]["even"] for line in learned.lines("update")]
     assert rewards == pytest.approx([mean_evenness(learned.rollouts(i)) for i in range(8)])
 
@@ -80,7 +81,7 @@ def test_measurements_are_on_other_tasks_and_the_same_draws(learned: Training) -
     }
     first, last = (list(folders[f"test/{name}"].episodes()) for name in ("first", "last"))
     assert [e.turns[0].seed for e in first] == [e.turns[0].seed for e in last] and len(first) == 3 * 8
-    assert mean_evenness(folders["test/last"]) > mean_evenness(folders["test/first"]) + 0.15
+    assert mean_evenness(folders["test/last"]) > mean_evenness(folders["test/first"]) + 0.2
     greedy = list(Run(learned.path / "test" / "last-greedy").episodes())
     assert len(greedy) == 3 and {turn.temperature for episode in greedy for turn in episode.turns} == {0.0}
 
@@ -147,14 +148,13 @@ def test_shuffled_rewards_are_the_same_rewards_for_other_turns(model: Path, lear
 def test_two_roles_with_policies_of_their_own_learn_opposite_things(tmp_path: Path) -> None:
     settings = {
         "iterations": 6,
-        "tasks": 10,
+        "tasks": 12,
         "env.level": 8,
         "evaluate_every": 0,
         "test_tasks": 0,
         "policy.rank": 8,
         "honest.policy": "honest",
         "liar.policy": "liar",
-        "trainer.learning_rate": 5e-3,
     }
     training = train(opposite, pair, seed=1, settings=settings, backend="local", root=tmp_path)
     registry = Registry.open(training.path / "policies")
