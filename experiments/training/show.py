@@ -84,13 +84,15 @@ def render_report(rows: Sequence[Gain]) -> RenderableType:
     title = Text(f"on held-out tasks: {printable(', '.join(common))}", style="table.title")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run, seed", overflow="fold")
-    table.add_column("", overflow="fold")
+    own = [[part for part in row.what if part not in common] for row in rows]
+    longest = max((len(part) for parts in own for part in parts), default=0)
+    table.add_column("", overflow="fold", min_width=min(24, longest))
     for heading in ("before → after %", "gained (95 %)", "last weights", "greedy %", "best"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    for row, parts in zip(rows, own, strict=True):
         table.add_row(
             plain(f"{row.run}, {', '.join(map(str, row.seeds))}"),
-            plain("\n".join(part for part in row.what if part not in common)),
+            plain("\n".join(parts)),
             f"{percent(row.before)} → {percent(row.after)}",
             difference(row.gained),
             difference(row.last),
