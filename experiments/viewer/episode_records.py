@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from experiments.viewer.records import Change, Clipped, Fork, Problem, Record, Right, RunPage, RunsPage, Status, Turned
 
 
@@ -255,7 +257,7 @@ class ForkWish(Record):
     turn: str
     model: str | None = None
     """For the turn's role, from this turn on."""
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = Field(default_factory=dict)
     """ROLE.KEY -> value, as with --set."""
     seed: int | None = None
     message: str | None = None

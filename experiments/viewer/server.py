@@ -25,7 +25,8 @@ from experiments.viewer.episode_records import (
     TextView,
     TokensView,
 )
-from experiments.viewer.library import Library, NotThereError
+from experiments.viewer.keys import NotThereError
+from experiments.viewer.library import Library
 from experiments.viewer.live import Live
 from experiments.viewer.records import (
     ComparePage,
