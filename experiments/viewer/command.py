@@ -77,12 +77,15 @@ def fork(
     from experiments.runs import Run
     from experiments.show import render_episode
     from experiments.viewer.fork import fork as play_again
+    from experiments.viewer.keys import key_of
 
     texts = {name: file.read() for name in ("message", "reply") if (file := options.pop(name)) is not None}
     if change is not None:  # from the viewer: what may be long or private is in no list of processes
         texts, options = {}, {**options, **json.load(change)}
-    branch = play_again(run, episode, turn, root=root, **options, **texts)
+    branch = play_again(run, options.pop("position", episode), turn, root=root, **options, **texts)
     found = next(branch.episodes())
-    data = {"run": branch.name, **branch.config["fork"], "failure": found.failure, "answer": found.answer}
+    fork = branch.config["fork"]
+    data = {**fork, "parent": fork["run"], "run": branch.name, "failure": found.failure, "answer": found.answer}
+    data["key"] = key_of(root.resolve(), branch.path.resolve())
     print_result(render_episode(Run(branch.path), found), lambda: data, as_json)
     context.exit(1 if found.failure is not None else 0)

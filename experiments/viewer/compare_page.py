@@ -1,4 +1,4 @@
-"""Several runs compared: paired differences from the first, cost against accuracy, and the tasks that tell them apart."""
+"""Several runs compared: paired differences from the first, cost against accuracy, and tasks that tell them apart."""
 
 from collections.abc import Sequence
 

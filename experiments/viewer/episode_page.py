@@ -176,7 +176,7 @@ def _turns(
     answered = [turn for turn in turns if turn.answer]
     numbers = dict(zip((t.id for t in answered), _numbered([t.answer or "" for t in answered]), strict=True))
     accepted, status = stored.task.answers, stored.status
-    rights = {turn.id: right(turn.answer or "", accepted, status, stored.answer) for turn in answered}
+    rights: dict[str, Right] = {turn.id: right(turn.answer or "", accepted, status, stored.answer) for turn in answered}
     steps = marked_steps(turns, most)
     outputs = {message.tool_call_id: message.content for turn in turns for message in turn.messages}
     views: list[TurnView] = []

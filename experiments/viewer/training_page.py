@@ -145,15 +145,15 @@ def _series(lines: Sequence[Line]) -> Iterator[Series]:
         )
 
 
-def _placed(line: Line, names: tuple[str, ...]) -> tuple[str, str]:
+def _placed(line: Line, names: Sequence[str]) -> tuple[str, str]:
     """Panel and name of a number: rewards by role, metrics of a policy by its name, measurements by their kind."""
     if names[0] == "rewards":
         return "reward", " · ".join(names[1:])
     if line["kind"] in ("validation", "test") and names[0] in ("accuracy", "greedy"):
         return "accuracy", line["kind"] + (" at temperature 0" if names[0] == "greedy" else "")
-    if names == ("accuracy",):
+    if list(names) == ["accuracy"]:
         return "accuracy", "rollouts"
-    owner, rest = ((names[1],), names[2:]) if names[0] == "policies" and len(names) > 2 else ((), names)
+    owner, rest = (names[1:2], names[2:]) if names[0] == "policies" and len(names) > 2 else ((), names)
     if names[0] in ("seconds", "left_out"):
         kind = () if line["kind"] == "update" else (line["kind"],)
         return ("time" if names[0] == "seconds" else "learned from"), " · ".join((*kind, *names[1:]))
@@ -161,7 +161,7 @@ def _placed(line: Line, names: tuple[str, ...]) -> tuple[str, str]:
     return panel, " · ".join((*owner, *rest))
 
 
-def _numbers(value: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float | None]]:
+def _numbers(value: Any, names: tuple[str, ...]) -> Iterator[tuple[Sequence[str], float | None]]:
     if isinstance(value, Mapping) and len(names) < 6:
         for name, inner in value.items():
             if names or name not in _NOT_SHOWN:
