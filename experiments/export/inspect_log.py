@@ -86,6 +86,7 @@ def export_inspect(selection: Selection, path: Path, max_mb: float = MAX_MB, for
             size += _size(episode)
             if size > max_mb * 1e6:
                 selection.end_before(position, f"the log would hold more than {max_mb:g} MB")
+                selection.exported -= 1
                 break
             samples.append(condense_sample(_sample(selection, position, episode)))
             if episode.verdict is not None and episode.verdict.score is not None:

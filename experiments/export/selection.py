@@ -24,7 +24,9 @@ class Selection:
     """Episodes that the run has stored."""
     unread: dict[int, str] = field(default_factory=dict)
     """Position -> why it could not be read."""
-    beyond: str = ""
+    exported: int = 0
+    """Episodes that were read and not left out."""
+    beyond: list[str] = field(default_factory=list)
     """What was left out because of its size, in words."""
 
     @classmethod
@@ -41,7 +43,7 @@ class Selection:
 
     def __iter__(self) -> Iterator[tuple[int, Episode]]:
         """(position, episode), from disk as they are asked for."""
-        self.unread, self.beyond = {}, ""
+        self.unread, self.beyond, self.exported = {}, [], 0
         store = self.run.store
         for position in self.positions:
             try:
@@ -50,6 +52,7 @@ class Selection:
                 self.unread[position] = _plainly(error)
                 continue
             assert episode is not None, "the store is append-only"
+            self.exported += 1
             yield position, episode
 
     @property
@@ -70,12 +73,12 @@ class Selection:
         """Say that the episodes from this one on are left out."""
         rest = sum(other >= position for other in self.positions)
         these = f"from number {position + 1} on, {rest} of {len(self.positions)}, are"
-        self.beyond = f"the episodes {these} left out: {why}; --max-mb sets the bound"
+        self.beyond.append(f"the episodes {these} left out: {why}")
 
     def left_out(self) -> list[str]:
         """What is missing, in words: episodes that cannot be read, and what was beyond a bound."""
         unread = [f"episode {position + 1} cannot be read: {why}" for position, why in self.unread.items()]
-        return [*unread, *([self.beyond] if self.beyond else [])]
+        return [*unread, *self.beyond]
 
 
 def _positions(run: Run) -> set[int]:
