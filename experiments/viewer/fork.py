@@ -127,7 +127,7 @@ def _branch(
     own = None if topology is not None else dict(at(config, "topology", "settings") or {})
     played = open_topology(topology if topology is not None else text_at(config, "topology", "name"), own or {})
     serving, seated = stored_cast(parent)
-    cast = seated if model is None else seated.set(changed.role, "model", model)
+    cast = seated
     known = {*cast.seats, *played.roles, *(one.role for one in found.turns)}
     for key, value in settings.items():
         role, _, setting = key.partition(".")
@@ -138,6 +138,7 @@ def _branch(
         else:
             for each in sorted(one for one in known if role in (one, base_role(one))):
                 cast = cast.set(each, setting, value)
+    cast = cast if model is None else cast.set(changed.role, "model", model)
 
     def differ(what: Callable[[Seat], Any]) -> frozenset[str]:
         return frozenset(role for role in known if what(_seat(cast, role)) != what(_seat(seated, role)))
@@ -159,14 +160,11 @@ def _branch(
 
 def _found(parent: Run, episode: str | int) -> tuple[int, Episode]:
     """An episode and its position."""
-    if isinstance(episode, int):
-        found = parent.store.episode(episode)
-        if found is None:
-            raise ConfigError(f"run {parent.name} has no episode at position {episode}")
-        return episode, found
-    found = parent.find(episode)
-    query = "SELECT position FROM episodes WHERE task = ? AND sample = ?"
-    return parent.store.rows(query, found.task.id, found.sample)[0][0], found
+    position = parent.position(episode) if isinstance(episode, str) else episode
+    found = parent.store.episode(position)
+    if found is None:
+        raise ConfigError(f"run {parent.name} has no episode at position {position}")
+    return position, found
 
 
 async def _play(branch: _Branch, parent: Run, directory: Path, origin: dict[str, Any]) -> None:

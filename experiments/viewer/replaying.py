@@ -41,6 +41,9 @@ class Replaying:
     reached: str | None = None
     """The id that the changed turn has now."""
     _waiting: dict[str, Turn] = field(init=False)
+    _asked: tuple[Message, ...] = ()
+    _said: str | None = None
+    """What the changed turn was asked before it was edited, and its new reply."""
 
     def __post_init__(self) -> None:
         self._waiting = {turn.id: turn for turn in kept(self.episode.turns, self.turn)}
@@ -54,11 +57,16 @@ class Replaying:
         if (known := self._recorded(role, id, request)) is not None:
             self.replayed[id] = self._waiting.pop(known.id)
             return _completion(known)
-        if self.reached is None and self._is_turn(role, id, request):
-            self.reached = id
-            if self.edit.reply is not None:
-                return _by_hand(self.edit.reply, request)
-        return await self.company.complete(role, self._sent(role, id, request))
+        changes = self.reached is None and self._is_turn(role, id, request)
+        if changes:
+            self.reached, self._asked = id, request.messages
+        if changes and self.edit.reply is not None:
+            completion = _by_hand(self.edit.reply, request)
+        else:
+            completion = await self.company.complete(role, self._sent(role, id, request))
+        if changes:
+            self._said = request.opening + completion.text
+        return completion
 
     def episode_of(self, played: Episode) -> Episode:
         """What was played, with the record in its place, and the clock going on from it."""
@@ -85,31 +93,36 @@ class Replaying:
 
     def _sent(self, role: str, id: str, request: Request) -> Request:
         """As the engine is asked: with the message edited, and without token ids of another model."""
-        if self.edit.message is not None and self.reached is not None:
-            before, after = self.turn.messages, self._edited
-            known = tuple(request.history)
-            where = next((i for i in range(len(known)) if known[i : i + len(before)] == before), None)
-            if where is not None:
-                known = (*known[:where], *after, *known[where + len(before) :])
-            request = replace(request, history=known, messages=after if id == self.reached else request.messages)
+        if id == self.reached:
+            request = replace(request, messages=self._edited(request.messages))
+        elif role == self.turn.role:
+            request = replace(request, history=self._told(request.history))
         if role in self.recast and request.prefix:
             recorded = {(*turn.prompt_ids, *turn.token_ids) for turn in self.replayed.values() if turn.role == role}
             if request.prefix in recorded:
                 request = replace(request, prefix=())
         return request
 
-    @property
-    def _edited(self) -> tuple[Message, ...]:
+    def _told(self, history: Sequence[Message]) -> tuple[Message, ...]:
+        """A conversation that goes on from the changed turn, with its message edited. Others that began alike stay."""
+        before, whole = self._asked, tuple(history)
+        for i in range(len(whole) - len(before) if before else 0):
+            end = i + len(before)
+            if whole[i:end] == before and whole[end].content == self._said:
+                return (*whole[:i], *self._edited(before), *whole[end:])
+        return whole
+
+    def _edited(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if self.edit.message is None:
-            return self.turn.messages
-        return (*self.turn.messages[:-1], replace(self.turn.messages[-1], content=self.edit.message))
+            return messages
+        return (*messages[:-1], replace(messages[-1], content=self.edit.message))
 
     def _turn(self, turn: Turn) -> Turn:
         if turn.id in self.replayed:
             same: Mapping[str, Any] = {name: getattr(turn, name) for name in ("id", "after", "reads", "follows")}
             return self.replayed[turn.id].model_copy(update=same)
         times = {name: getattr(turn, name) + self.turn.asked_s for name in ("asked_s", "answered_s")}
-        edited = {"messages": self._edited} if turn.id == self.reached else {}
+        edited = {"messages": self._edited(turn.messages)} if turn.id == self.reached else {}
         return turn.model_copy(update={**times, **edited})
 
 

@@ -41,8 +41,9 @@ def read_row(library: Library, path: Path) -> RunRow:
     """One run in figures. What cannot be read is said in its problems, and never raised."""
     stamp = library.stamp(path)
     made = {"training": _training_row, "sweep": _sweep_row}.get(kind_of(path) or "", _run_row)
-    prices = library.keep("prices", library.stamp_of(library.root / PRICES), lambda: _prices(library.root))
-    row = library.keep(("row", path), stamp, lambda: made(library, path, prices))
+    priced = library.stamp_of(library.root / PRICES)
+    prices = library.keep("prices", priced, lambda: _prices(library.root))
+    row = library.keep(("row", path), stamp + priced, lambda: made(library, path, prices))
     # How long nothing was stored is for the clock to say, not for the files.
     quiet = row.state in ("running", "starting") and time.time() - row.changed > QUIET_S
     return row.model_copy(update={"state": "cut short"}) if quiet else row
