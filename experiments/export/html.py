@@ -1,8 +1,8 @@
 """One HTML file that opens from disk without a server: the viewer's pages with their data in them.
 
-The file is `standalone.html` of the viewer, in which everything is one file, with an `Exported` record as JSON. Episodes
-come first, then what their pages would ask for (whole texts, tokens, prompts), as long as there is room; the page says
-what was left out.
+The file is `standalone.html` of the viewer, in which everything is one file, with an `Exported` record as JSON.
+Episodes come first, then what their pages would ask for (whole texts, tokens, prompts), as long as there is room; the
+page says what was left out.
 """
 
 import json

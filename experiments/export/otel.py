@@ -273,9 +273,7 @@ def _json(value: Any) -> str:
 def _address(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     if parts.username or parts.password:
-        raise ConfigError(
-            "the collector's address holds a user name or password: give it in OTEL_EXPORTER_OTLP_HEADERS"
-        )
+        raise ConfigError("the endpoint holds a user name or a password: give them in OTEL_EXPORTER_OTLP_HEADERS")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"endpoint {clip(endpoint)}: expected an address such as http://127.0.0.1:4318")
     return endpoint if parts.path.strip("/") else f"{endpoint.rstrip('/')}{PATH}"
