@@ -31,8 +31,8 @@ PAGES = {
     "run": "runs/large",
     "grid": "runs/large/grid?limit=1000",
     "episodes": "runs/large/episodes?filter=wrong",
-    "episode": "runs/large/episodes/12345",
-    "tokens": "runs/large/episodes/12345/turns/{turn}/tokens",
+    "episode": "runs/large/episodes/{middle}",
+    "tokens": "runs/large/episodes/{middle}/turns/{turn}/tokens",
     "episode of 500 turns": "runs/large/episodes/0",
     "reply of 1 MB": "runs/large/episodes/1",
     "filter on turns": "runs/large/episodes?filter=disagreement",
@@ -91,7 +91,7 @@ def _said(turn: Turn, number: int, chance: random.Random) -> Turn:
     return turn.model_copy(update={**place, "after": number - number % 5, "reads": read, "follows": None})
 
 
-def measure(root: Path) -> dict[str, Any]:
+def measure(root: Path, episodes: int) -> dict[str, Any]:
     """Seconds of each page, and the server's memory."""
     command = [sys.executable, "-m", "palaestra", "view", "--runs", str(root), "--port", "0", "--no-browser", "--json"]
     started = time.monotonic()
@@ -100,13 +100,15 @@ def measure(root: Path) -> dict[str, Any]:
         assert server.stdout
         url = json.loads(server.stdout.readline())["url"]
         found: dict[str, Any] = {"start_s": round(time.monotonic() - started, 2)}
-        turn = _get(url, PAGES["episode"])[1]["turns"][0]["id"]
+        middle = episodes // 2
+        turn = _get(url, PAGES["episode"].format(middle=middle))[1]["turns"][0]["id"]
+        pages = {name: page.format(middle=middle, turn=turn) for name, page in PAGES.items()}
         for when in ("first", "again"):
-            found[when] = {name: _get(url, page.format(turn=turn))[0] for name, page in PAGES.items()}
+            found[when] = {name: _get(url, page)[0] for name, page in pages.items()}
         while (page := _get(url, PAGES["run"])[1])["looked"] < page["run"]["episodes"]:
             time.sleep(0.2)
         found["looked_through_s"] = round(time.monotonic() - started - found["start_s"], 2)
-        found["at last"] = {name: _get(url, page.format(turn=turn))[0] for name, page in PAGES.items()}
+        found["at last"] = {name: _get(url, page)[0] for name, page in pages.items()}
         found["most_mb"] = _most_memory(server.pid)
         return found
     finally:
@@ -139,7 +141,7 @@ def main() -> None:
             small = run("mad", "arithmetic", tasks=options.played, seed=7, backend="local", root=root, name="small")
             large = make_large(list(small.episodes()), small.config, root / "large", options.episodes)
             print(f"written: {(large.path / 'episodes.db').stat().st_size // 2**20} MiB", file=sys.stderr)
-        print(json.dumps({"episodes": options.episodes, **measure(root)}, indent=2))
+        print(json.dumps({"episodes": options.episodes, **measure(root, options.episodes)}, indent=2))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
@@ -63,7 +63,7 @@ def create_app(root: Path, may_fork: bool = True) -> FastAPI:
     _runs(app, library)
     _episodes(app, library)
     _forks(app, library)
-    _events(app)
+    _events(app, library)
     _pages(app)
     return app
 
@@ -145,9 +145,14 @@ def _forks(app: FastAPI, library: Library) -> None:
         return await fork_page.fork(library, wish, app.state.may_fork)
 
 
-def _events(app: FastAPI) -> None:
+def _events(app: FastAPI, library: Library) -> None:
+    def known(under: str | None = None) -> str | None:
+        if under is not None:
+            library.find(under)
+        return under
+
     @app.get("/api/events", response_class=EventSourceResponse)
-    async def events(under: str | None = None) -> AsyncIterator[ServerSentEvent]:
+    async def events(under: Annotated[str | None, Depends(known)]) -> AsyncIterator[ServerSentEvent]:
         """Event `changed` with a `Changed`: of the runs at the root, or of those in a training or sweep, and of it."""
         async for changed in app.state.live.follow(under):
             yield ServerSentEvent(event="changed", data=changed)

@@ -88,7 +88,8 @@ def read_training(library: Library, key: str) -> TrainingPage:
         left_out.update({k: v for k, v in found.items() if isinstance(v, int)} if isinstance(found, dict) else {})
     known = list(dict.fromkeys(panel for _, panel in _PANELS))
     panels = [panel for panel in [*known, "other"] if any(one.panel == panel for one in series)]
-    league, trouble = _league(path)
+    stamp = library.stamp(path)
+    league, trouble = library.keep(("league", path), stamp, lambda: _league(path))
     return TrainingPage(
         run=read_row(library, path),
         recipe=text_at(config, "recipe"),
@@ -98,7 +99,7 @@ def read_training(library: Library, key: str) -> TrainingPage:
         panels=panels,
         series=series[:MOST_SERIES],
         league=league,
-        gained=_gained(path, bool(ends)),
+        gained=library.keep(("gained", path), stamp, lambda: _gained(path, bool(ends))),
         ended=text_at(ends[0], "reason") if ends else None,
         best=at(ends[0], "best") if ends else None,
         left_out=[Count(label=label, n=n) for label, n in left_out.most_common(20)],

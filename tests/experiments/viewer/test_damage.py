@@ -11,6 +11,7 @@ import pytest
 
 from agents import ScriptedEngine
 from envs.types import Env
+from experiments.benchmarks.viewer import make_large
 from experiments.runs import CONFIG, RESULT
 from experiments.store import FILE, StoreReader
 from tests.experiments.viewer.viewer_helpers import client, debate, looked
@@ -45,6 +46,18 @@ def test_a_reply_of_a_megabyte_comes_clipped_and_whole_on_demand(tmp_path: Path,
     assert reply["length"] == 1_000_000 and len(reply["text"]) <= 20_000
     whole = browser.get("/api/runs/talk/episodes/0/turns/debater_1%2F0/reply").json()["text"]
     assert whole == "long " * 200_000
+
+
+def test_an_episode_of_500_turns_and_a_long_run_come_in_pages(tmp_path: Path, words: Env) -> None:
+    small = debate(tmp_path, words)
+    make_large(list(small.episodes(0, 2)), small.config, tmp_path / "large", 700)
+    browser = client(tmp_path)
+    answer = browser.get("/api/runs/large/episodes/0")
+    assert len(answer.json()["turns"]) == 500 and len(answer.content) < 1_000_000
+    assert len(browser.get("/api/runs/large/episodes/1").content) < 1_000_000
+    page = browser.get("/api/runs/large/episodes", params={"offset": 650, "limit": 100}).json()
+    assert (page["total"], len(page["rows"]), page["rows"][0]["position"]) == (700, 50, 650)
+    assert looked(browser, "large")["looked"] == 700
 
 
 def test_damaged_turns_and_bodies_cost_themselves_alone(tmp_path: Path, words: Env) -> None:

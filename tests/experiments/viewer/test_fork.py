@@ -1,6 +1,5 @@
 """Forks: what was said before is taken as recorded, what is changed is changed, and the rest is played anew."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from agents import Cast, Request, ScriptedEngine
 from envs import ConfigError
 from envs.types import Env
 from experiments import Run, run
-from experiments.command import main
 from experiments.viewer.fork import fork
 from experiments.viewer.replaying import BY_HAND
 from graphs.turns import Episode
@@ -142,14 +140,20 @@ def test_a_run_of_foreign_code_is_not_forked_from_the_page(tmp_path: Path, words
 
 
 @pytest.mark.model
-def test_a_fork_that_changes_nothing_is_the_same_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fork_from_the_page_that_changes_nothing_is_the_same_episode(tmp_path: Path) -> None:
     parent = run("mad", "arithmetic", Cast.all("embedded"), tasks=2, seed=7, backend="local", root=tmp_path, name="mad")
     recorded = next(parent.episodes(1))
-    asked = ["fork", "mad", "2", recorded.turns[1].id, "--runs", str(tmp_path), "--json"]
-    assert main(asked) == 0
-    made = json.loads(capsys.readouterr().out)
-    episode = next(Run(tmp_path / made["run"]).episodes())
+    browser, turn = client(tmp_path), recorded.turns[1].id
+    shown = browser.get("/api/runs/mad/episodes/1/fork").json()
+    assert shown["possible"] and {model for _, model in shown["roles"]} == {"embedded"}
+    wish = {"run": "mad", "position": 1, "turn": turn, "models": ["embedded"]}
+    answer = browser.post("/api/fork", json=wish)
+    assert answer.json() == {"run": "mad-fork-1", "position": 0, "turn": turn, "changes": []}
+    made = Run(tmp_path / "mad-fork-1")
+    episode = next(made.episodes())
     assert episode.digest() == recorded.digest()
-    assert made["replayed"] == [recorded.turns[0].id] and made["changes"] == ["nothing"]
+    assert made.config["fork"]["replayed"] == [recorded.turns[0].id]
     times = [turn.asked_s for turn in episode.turns]
     assert times == sorted(times), "the clock goes on from the record's"
+    refused = browser.post("/api/fork", json={**wish, "model": "hf:/nowhere"})
+    assert refused.status_code == 400 and "found hf:/nowhere" in refused.json()["detail"]

@@ -1,5 +1,12 @@
 """Who may look, what browsers are held to, and what addresses may name."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
@@ -60,7 +67,7 @@ def test_beyond_loopback_a_token_is_shown_once_and_kept_in_a_cookie(built: Path)
     assert browser.get("/api/runs").status_code == 401 and browser.get("/").status_code == 401
     assert browser.get("/?token=wrong").status_code == 401
     assert browser.get("/api/runs", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
-    assert browser.get("/api/runs", headers={"authorization": "Bearer ünknown".encode()}).status_code == 401
+    assert browser.get("/api/runs", headers=[(b"authorization", b"Bearer \xfc")]).status_code == 401
     entered = browser.get(f"/run/a?x=1&token={TOKEN}")
     assert (entered.status_code, entered.headers["location"]) == (303, "/run/a?x=1")
     cookie = entered.headers["set-cookie"]
@@ -112,6 +119,7 @@ def test_what_is_asked_wrongly_is_said_in_one_line(tmp_path: Path, words: Env) -
     ):
         answer = browser.get(f"/api/runs/talk/{path}")
         assert answer.status_code == 404 and "\n" not in answer.json()["detail"], path
+    assert browser.get("/api/events", params={"under": "nothing"}).status_code == 404
     assert browser.get("/api/runs/talk/episodes", params={"filter": "sideways"}).status_code == 422
     assert browser.get("/api/runs/talk/episodes", params={"limit": 10**6}).status_code == 422
 
@@ -119,3 +127,25 @@ def test_what_is_asked_wrongly_is_said_in_one_line(tmp_path: Path, words: Env) -
 def test_a_folder_that_is_not_there_is_an_empty_list(tmp_path: Path) -> None:
     page = client(tmp_path / "none").get("/api/runs").json()
     assert page["runs"] == [] and "no such folder" in page["problems"][0]["what"]
+
+
+def test_the_command_says_where_it_is_and_stops_when_told(tmp_path: Path, words: Env) -> None:
+    debate(tmp_path, words)
+    view = [sys.executable, "-m", "palaestra", "view", "--runs", str(tmp_path), "--no-browser", "--port", "0"]
+    wrong = subprocess.run([*view, "tlak"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "did you mean 'talk'" in wrong.stderr
+    environment = {**os.environ, "VIEW_TOKEN": TOKEN}
+    asked = [*view, "talk", "--json", "--token-env", "VIEW_TOKEN"]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout and process.stderr
+        where = json.loads(process.stdout.readline())
+        assert where["url"].endswith("/run/talk") and where["token"] and TOKEN not in str(where)
+        api = where["url"].replace("/run/talk", "/api/runs")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(api)
+        with urllib.request.urlopen(
+            urllib.request.Request(api, headers={"Authorization": f"Bearer {TOKEN}"})
+        ) as answer:
+            assert json.load(answer)["runs"][0]["key"] == "talk"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
