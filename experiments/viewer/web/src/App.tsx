@@ -17,7 +17,7 @@ export function App() {
   const [help, setHelp] = useState(false)
   const dark = useTheme() === 'dark'
   const run = page.page === 'run' || page.page === 'episode' ? page.run : null
-  const link = useLive(run, page.page === 'run')
+  const link = useLive(run)
   useKeys({ '?': () => setHelp((open) => !open) })
   useEffect(() => {
     document.title = titleOf(page)
@@ -70,14 +70,13 @@ function FirstOfFile() {
 
 function Crumbs({ page }: { page: Page }) {
   const run = page.page === 'run' || page.page === 'episode' ? page.run : null
-  const above: string[] = []
-  for (let up = run === null ? null : parentOf(run); up !== null; up = parentOf(up)) above.unshift(up)
+  const above = run === null ? null : parentOf(run)
   const held = (key: string) => !exported || exported.run?.run.key === key
   return (
     <ol className="crumbs">
       <li><Link to={to.runs()} className="home">Palaestra</Link></li>
       {page.page === 'compare' && <li aria-current="page">Comparison</li>}
-      {above.map((key) => <li key={key}>{held(key) ? <Link to={to.run(key)}><Chars text={nameOf(key)} /></Link> : <Chars text={nameOf(key)} />}</li>)}
+      {above !== null && <li>{held(above) ? <Link to={to.run(above)}><Chars text={nameOf(above)} /></Link> : <Chars text={nameOf(above)} />}</li>}
       {run !== null && <li aria-current={page.page === 'run' ? 'page' : undefined}>{page.page === 'run' || !held(run) ? <Chars text={nameOf(run)} /> : <Link to={to.run(run, page.page === 'episode' ? page.choice : undefined)}><Chars text={nameOf(run)} /></Link>}</li>}
       {page.page === 'episode' && <li aria-current="page">Episode {page.position + 1}</li>}
     </ol>

@@ -35,6 +35,8 @@ export const bytes = (n: number) => (n < 1000 ? `${n} characters` : n < 1e6 ? `$
 
 export const pvalue = (p: number) => (p < 0.001 ? '<0.001' : p.toFixed(3))
 
+export const nats = (n: number) => n.toFixed(2).replace(/^-0.00$/, '0.00').replace('-', '−')
+
 export const signed = (n: number, digits = 2) => (n < 0 ? '−' : '+') + Math.abs(n).toFixed(digits)
 
 export const number = (n: number) =>

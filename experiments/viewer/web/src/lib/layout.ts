@@ -5,11 +5,12 @@ import type { EpisodePage } from '../records'
 export const NODE = { width: 148, height: 46 }
 export interface Point { x: number; y: number }
 export interface Placed { nodes: Map<string, Point>; edges: Map<string, Point[]>; width: number; height: number }
-type Graph = Pick<EpisodePage, 'edges'> & { turns: { id: string }[] }
+type Graph = Pick<EpisodePage, 'edges'> & { turns: { id: string; round: number }[] }
 
 const OPTIONS = {
   'elk.algorithm': 'layered',
-  'elk.direction': 'DOWN',
+  // A round's turns stand below all of the round before.
+  'elk.partitioning.activate': 'true',
   'elk.edgeRouting': 'POLYLINE',
   'elk.layered.spacing.nodeNodeBetweenLayers': '44',
   'elk.spacing.nodeNode': '22',
@@ -48,14 +49,20 @@ export function drawn(graph: Graph): EpisodePage['edges'] {
 export async function place(graph: Graph): Promise<Placed> {
   const edges = drawn(graph)
   if (graph.turns.length > MANY.turns || edges.length > MANY.edges) return inLayers(graph.turns, edges)
-  const found = await (await elk()).layout({
+  const laid = async (direction: string) => read(await (await elk()).layout({
     id: 'root',
-    layoutOptions: OPTIONS,
-    children: graph.turns.map((turn) => ({ id: turn.id, ...NODE })),
+    layoutOptions: { ...OPTIONS, 'elk.direction': direction },
+    children: graph.turns.map((turn) => ({ id: turn.id, ...NODE, layoutOptions: { 'elk.partitioning.partition': String(turn.round) } })),
     edges: edges.map((edge) => ({ id: edgeId(edge), sources: [edge.source], targets: [edge.target] })),
-  })
-  return read(found)
+  }))
+  const down = await laid('DOWN')
+  if (graph.turns.length > 80 || fit(down) > 0.75) return down
+  const right = await laid('RIGHT')
+  return fit(right) > 1.15 * fit(down) ? right : down
 }
+
+/** How large a layout is shown in a pane of the usual shape. */
+const fit = (placed: Placed) => Math.min(1, 570 / placed.width, 470 / placed.height)
 
 function read(found: ElkNode): Placed {
   const nodes = new Map((found.children ?? []).map((node) => [node.id, { x: node.x ?? 0, y: node.y ?? 0 }]))

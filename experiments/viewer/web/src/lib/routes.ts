@@ -105,12 +105,12 @@ export const api = {
 
 /** The training or sweep that a run lies in: keys are folders with `~` between them, a `~` of a name is `~.`. */
 export function parentOf(run: string): string | null {
-  const at = [...run.matchAll(/~(?!\.)/g)].at(-1)?.index
-  return at === undefined ? null : run.slice(0, at)
+  const at = run.search(/~(?!\.)/)
+  return at < 0 ? null : run.slice(0, at)
 }
 
-/** A run's own name, as on disk. */
+/** A run's own name: its folders within the training or sweep that it lies in. */
 export function nameOf(run: string): string {
   const parent = parentOf(run)
-  return (parent === null ? run : run.slice(parent.length + 1)).replaceAll('~.', '~')
+  return (parent === null ? run : run.slice(parent.length + 1)).replace(/~(?!\.)/g, '/').replaceAll('~.', '~')
 }

@@ -1,7 +1,7 @@
 // Where the records come from: the server, or the data that an exported file holds.
 import { useCallback, useEffect, useRef, useState } from 'react'
 import type { Changed, EpisodePage, EpisodesPage, Exported } from '../records'
-import { api, parentOf } from './routes'
+import { api } from './routes'
 
 /** What a file made by `palaestra export --html` holds; null when a server is asked. */
 export const exported: Exported | null = readExported()
@@ -141,13 +141,12 @@ function onChanged(hear: Hear): () => void {
 
 export type Link = 'live' | 'lost' | 'file'
 
-/** Follow what is stored: runs at the root, or those beside `run` in its training or sweep. */
-export function useLive(run: string | null, inside: boolean): Link {
+/** Follow what is stored: in all runs, or in a run, a training or a sweep. */
+export function useLive(run: string | null): Link {
   const [link, setLink] = useState<Link>(exported ? 'file' : 'live')
-  const under = run === null ? null : inside ? run : parentOf(run)
   useEffect(() => {
     if (exported) return
-    const events = new EventSource(api.events(under))
+    const events = new EventSource(api.events(run))
     let lost = false
     events.addEventListener('changed', (event) => {
       const changed = JSON.parse((event as MessageEvent<string>).data) as Changed
@@ -163,6 +162,6 @@ export function useLive(run: string | null, inside: boolean): Link {
       setLink('lost')
     }
     return () => events.close()
-  }, [under])
+  }, [run])
   return link
 }

@@ -56,12 +56,17 @@ function Shown({ run, position, turn, choice, episode, problem }: Props & { epis
     const now = was.get(id) ?? []
     return new Map(was).set(id, now.includes(panel) ? now.filter((other) => other !== panel) : [...now, panel])
   }), [])
+  // A panel that was opened by its key may lie below the fold.
+  const show = useCallback((id: string, panel: Panel) => {
+    toggle(id, panel)
+    setTimeout(() => document.querySelector('.turn.selected > .panel:last-child')?.scrollIntoView({ block: 'nearest' }), 120)
+  }, [toggle])
   const scrub = useCallback((next: number | null) => {
     setAt(next)
     const id = next === null ? undefined : order[next - 1]
     if (id !== undefined) select(id)
   }, [order, select])
-  useEpisodeKeys({ run, choice, episode, selected, select, toggle, fork: setForking, play: () => { if (!playing && (at ?? order.length) >= order.length) scrub(0); setPlaying(!playing) } })
+  useEpisodeKeys({ run, choice, episode, selected, select, toggle: show, fork: setForking, play: () => { if (!playing && (at ?? order.length) >= order.length) scrub(0); setPlaying(!playing) } })
 
   const views: [View, string][] = [
     ...(narrow ? [['transcript', 'Transcript'] as [View, string]] : []), ['graph', 'Graph'],
@@ -80,7 +85,7 @@ function Shown({ run, position, turn, choice, episode, problem }: Props & { epis
       <div className="panes">
         <div className="side">
           <div className="tabs" role="tablist" aria-label="Views">
-            {views.map(([name, title]) => <button key={name} role="tab" id={`tab-${name}`} aria-selected={now === name} aria-controls="view" tabIndex={now === name ? 0 : -1} onClick={() => setView(name)} onKeyDown={(event) => tabKey(event, views.map(([other]) => other), name, setView)} data-own-keys>{title}</button>)}
+            {views.map(([name, title]) => <button key={name} role="tab" id={`tab-${name}`} aria-selected={now === name} aria-controls="view" tabIndex={now === name ? 0 : -1} onClick={() => setView(name)} onKeyDown={(event) => tabKey(event, views.map(([other]) => other), name, setView)}>{title}</button>)}
           </div>
           <div className={`view ${now}`} role="tabpanel" id="view" aria-labelledby={`tab-${now}`}>
             {now === 'transcript' && transcript}
@@ -101,6 +106,7 @@ function Shown({ run, position, turn, choice, episode, problem }: Props & { epis
 function tabKey(event: React.KeyboardEvent, names: View[], name: View, set: (view: View) => void) {
   const step = event.key === 'ArrowRight' ? 1 : event.key === 'ArrowLeft' ? -1 : 0
   if (step === 0) return
+  event.preventDefault()
   const next = names[(names.indexOf(name) + step + names.length) % names.length]!
   set(next)
   document.getElementById(`tab-${next}`)?.focus()
@@ -182,7 +188,7 @@ function About({ episode }: { episode: Episode }) {
         ...(episode.parent ? [['forked from', <Link key="parent" to={to.episode(episode.parent.run, episode.parent.position, ALL, episode.parent.turn)}><Chars text={`${nameOf(episode.parent.run)}, ${episode.parent.turn}`} /></Link>] as [string, React.ReactNode]] : []),
         ...(forks.length ? [['forks', <>{forks}</>] as [string, React.ReactNode]] : []), ...(episode.credit ? [['rewards', episode.credit] as [string, string]] : []), ...episode.task.details,
       ]} />
-      {episode.notes && <><h3>What the topology wrote down</h3><pre className="text code"><Chars text={episode.notes} /></pre></>}
+      {episode.notes && <><h3>What the topology wrote down</h3><pre className="text code" tabIndex={0}><Chars text={episode.notes} /></pre></>}
     </div>
   )
 }

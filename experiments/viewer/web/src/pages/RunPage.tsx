@@ -9,30 +9,44 @@ import { useKeys } from '../lib/keys'
 import { go, Link } from '../lib/router'
 import { api, nameOf, parentOf, to, type Choice } from '../lib/routes'
 import { exported, useAsk, useWhile } from '../lib/source'
-import type { Fork, RunPage as Run, RunsPage } from '../records'
+import type { Fork, RunPage as Run, RunRow, RunsPage } from '../records'
 
 export function RunPage({ run, choice }: { run: string; choice: Choice }) {
-  const { data, problem, again } = useAsk<Run>(api.run(run), (key) => key === run)
   const parent = parentOf(run)
-  useWhile(data !== null && data.run.kind === 'run' && data.looked < data.run.episodes, again)
   useKeys({ u: () => go(parent === null ? to.runs() : to.run(parent)), '/': () => document.getElementById('find')?.focus() })
+  // What it is says the list that holds it: a training and a sweep have no episodes of their own.
+  const list = useAsk<RunsPage>(exported?.run ? null : api.runs(parent), (key) => key === run)
+  const row = exported?.run?.run ?? list.data?.runs.find((other) => other.key === run)
+  if (row === undefined && list.data === null && list.problem === null) return <div className="page"><Waiting problem={null} what={nameOf(run)} /></div>
+  if (row === undefined || row.kind === 'run') return <Single run={run} choice={choice} />
+  return (
+    <div className="page">
+      <Head run={row} unread={0} />
+      <Problems problems={row.problems} />
+      {row.kind === 'training' && <Training run={run} />}
+      <Inside run={run} kind={row.kind} />
+    </div>
+  )
+}
+
+function Single({ run, choice }: { run: string; choice: Choice }) {
+  const { data, problem, again } = useAsk<Run>(api.run(run), (key) => key === run)
+  useWhile(data !== null && data.looked < data.run.episodes, again)
   if (data === null) return <div className="page"><Waiting problem={problem} what={`run ${nameOf(run)}`} again={again} /></div>
-  const { kind } = data.run
   return (
     <div className="page run-page">
-      <Head page={data} />
+      <Head run={data.run} unread={data.unread} />
       <Stale problem={problem} />
       {exported && <LeftOut />}
       <Problems problems={[...data.run.problems, ...data.problems]} />
-      {kind === 'training' && <Training run={run} />}
-      {kind === 'run' ? <Played page={data} choice={choice} /> : <Inside run={run} kind={kind} />}
+      <Played page={data} choice={choice} />
       <Section title="Configuration">
         <div className="columns">
           {data.seats.length > 0 && <Pairs pairs={data.seats.map((seat) => [seat.role, <><Chars text={seat.model} />{seat.settings.map(([key, value]) => <div key={key} className="quiet"><Chars text={`${key} ${value}`} /></div>)}</>])} />}
           <Pairs pairs={[...data.settings, ...data.versions.map(([name, version]): [string, string] => [name, version])]} />
           <Pairs pairs={[['digest', data.digest ?? '–'], ['changed', new Date(1000 * data.run.changed).toLocaleString()]]} />
         </div>
-        <details><summary>config.json</summary><pre className="text code"><Chars text={data.config} /></pre></details>
+        <details><summary>config.json</summary><pre className="text code" tabIndex={0}><Chars text={data.config} /></pre></details>
       </Section>
     </div>
   )
@@ -48,8 +62,7 @@ export function LeftOut() {
   )
 }
 
-function Head({ page }: { page: Run }) {
-  const { run } = page
+function Head({ run, unread }: { run: RunRow; unread: number }) {
   return (
     <header className="head">
       <h1><Chars text={run.name} /></h1>
@@ -64,7 +77,7 @@ function Head({ page }: { page: Run }) {
         {run.tokens !== null && <div><dt>tokens an episode</dt><dd>{whole(run.tokens)}</dd></div>}
         {run.cost !== null && <div><dt>cost</dt><dd>${run.cost.toFixed(2)}</dd></div>}
         <div><dt>time</dt><dd>{duration(run.seconds)}</dd></div>
-        {page.unread > 0 && <div><dt>replies not readable</dt><dd>{whole(page.unread)}</dd></div>}
+        {unread > 0 && <div><dt>replies not readable</dt><dd>{whole(unread)}</dd></div>}
       </dl>
     </header>
   )

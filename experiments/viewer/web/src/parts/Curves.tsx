@@ -39,8 +39,10 @@ export function Curves({ title, series }: { title: string; series: Series[] }) {
     const plot = new uPlot(
       {
         width: area.clientWidth, height: 180, legend: { show: true, live: true }, bands, cursor: { points: { size: 6 } },
-        scales: { x: { time: false } },
+        scales: { x: { time: false, range: (_, from, till) => (from === till ? [from - 1, till + 1] : [from, till]) }, y: { range: (_, from, till) => (from === till ? (from === 0 ? [0, 1] : [from - Math.abs(from) / 2, till + Math.abs(till) / 2]) : uPlot.rangeNum(from, till, 0.1, true)) } },
         axes: [{ ...axis, size: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] }, { ...axis, size: 48, values: (_, ticks) => ticks.map(number) }],
+        // Away from the pointer the legend tells where it has come to.
+        hooks: { setCursor: [(plot) => plot.cursor.idx == null && plot.setLegend({ idx: data[0].length - 1 }, false)] },
         series: [
           { label: 'update' },
           ...series.map((line, i) => ({ label: visible(line.name), stroke: lines[i], width: 1.6, dash: DASHES[i % DASHES.length], spanGaps: true, points: { show: few, size: 5 }, value: (_: uPlot, v: number | null) => (v === null ? '–' : number(v)) })),
@@ -49,6 +51,7 @@ export function Curves({ title, series }: { title: string; series: Series[] }) {
       },
       data, area,
     )
+    plot.setLegend({ idx: data[0].length - 1 }, false)
     const watch = new ResizeObserver(() => plot.setSize({ width: area.clientWidth, height: 180 }))
     watch.observe(area)
     return () => {

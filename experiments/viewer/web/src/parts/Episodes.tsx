@@ -63,7 +63,7 @@ export function Episodes({ run, choice }: { run: string; choice: Choice }) {
     <>
       <Stale problem={first.problem} />
       <div className="episodes">
-        <div className="erow ehead" aria-hidden>
+        <div className="erow elabels" aria-hidden>
           {['no.', 'verdict', 'task', 'answer', 'calls', 'tokens', 'time'].map((name) => <span key={name} className={['no.', 'calls', 'tokens', 'time'].includes(name) ? 'n' : undefined}>{name}</span>)}
         </div>
         <div className="elist" ref={box} style={{ height: `min(${34 * total + 1}px, 58vh)` }}>

@@ -5,7 +5,7 @@ import { brief } from '../lib/text'
 import type { RoundView } from '../records'
 import { Chars } from './Basics'
 
-const [SIZE, RING] = [230, 74]
+const [SIZE, RING, WIDE] = [220, 72, 300]
 
 export function Rounds({ rounds, roles }: { rounds: RoundView[]; roles: string[] }) {
   const told = rounds.filter((round) => round.links.length > 0 || round.contributions.length > 0)
@@ -17,12 +17,12 @@ export const organised = (rounds: RoundView[]) => rounds.some((round) => round.l
 function Organised({ round, roles }: { round: RoundView; roles: string[] }) {
   const names = roles.filter((role) => round.contributions.some(([name]) => name === role) || round.links.some(([read, reader]) => read === role || reader === role))
   const angle = (role: string) => (2 * Math.PI * names.indexOf(role)) / Math.max(1, names.length) - Math.PI / 2
-  const at = (role: string, ring = RING) => ({ x: SIZE / 2 + ring * Math.cos(angle(role)), y: SIZE / 2 + ring * Math.sin(angle(role)) })
+  const at = (role: string, ring = RING) => ({ x: WIDE / 2 + 1.1 * ring * Math.cos(angle(role)), y: SIZE / 2 + ring * Math.sin(angle(role)) })
   const most = Math.max(1e-9, ...round.contributions.map(([, value]) => Math.abs(value)))
   return (
     <figure className="organised">
       <figcaption>after round {round.round} <span className="quiet">{round.links.length ? `${round.links.length} links` : 'no links'}</span></figcaption>
-      <svg viewBox={`0 0 ${SIZE} ${SIZE}`} role="img" aria-label={round.links.map(([read, reader, weight]) => `${reader} reads ${read}, ${weight.toFixed(2)}`).join('; ') || 'no links'}>
+      <svg viewBox={`0 0 ${WIDE} ${SIZE}`} role="img" aria-label={round.links.map(([read, reader, weight]) => `${reader} reads ${read}, ${weight.toFixed(2)}`).join('; ') || 'no links'}>
         <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z" className="arrowhead" /></marker></defs>
         {round.links.map(([read, reader, weight], i) => {
           const [from, to] = [at(read), at(reader)]

@@ -14,11 +14,12 @@ export function frontier<T extends { x: number; y: number }>(points: T[]): T[] {
   return sorted.filter((point) => point.y > best && ((best = point.y), true))
 }
 
-/** 1, 2, 5, 10, … within the bounds. */
+/** Round figures within the bounds; the more of a power of ten they span, the fewer of each. */
 export function logTicks(low: number, high: number): number[] {
   const found: number[] = []
+  const digits = high / low > 12 ? [1, 2, 5] : high / low > 4 ? [1, 2, 3, 5, 7] : [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9]
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-    for (const digit of [1, 2, 5]) {
+    for (const digit of digits) {
       const tick = digit * 10 ** power
       if (tick >= low * 0.999 && tick <= high * 1.001) found.push(tick)
     }

@@ -1,4 +1,4 @@
-import { interval, number, percent, points, pvalue, whole } from '../lib/format'
+import { number, percent, points, pvalue, whole } from '../lib/format'
 import { api } from '../lib/routes'
 import { useAsk } from '../lib/source'
 import type { League, TrainingPage } from '../records'
@@ -39,7 +39,7 @@ export function Training({ run }: { run: string }) {
 function Gained({ page }: { page: TrainingPage }) {
   const { gained } = page
   if (gained === null) return null
-  return <span>held-out accuracy {percent(gained.before)} → {percent(gained.after)} %, <strong>{points(gained.difference)}</strong>{gained.interval && ` (${interval(gained.interval)})`}, p {pvalue(gained.p)}</span>
+  return <span>held-out accuracy {percent(gained.before)} → {percent(gained.after)} %, <strong>{points(gained.difference)}</strong>{gained.interval && ` (${points(gained.interval[0])} to ${points(gained.interval[1])})`}, p {pvalue(gained.p)}</span>
 }
 
 function Matrix({ league }: { league: League }) {

@@ -1,6 +1,6 @@
 // One turn in the transcript: who said what, what it came to, and on demand its prompt, its tokens and what it changed.
 import { memo, useState } from 'react'
-import { duration, number, signed, whole } from '../lib/format'
+import { duration, nats, number, signed, whole } from '../lib/format'
 import { api } from '../lib/routes'
 import { exported } from '../lib/source'
 import { segments, verb, type Segment } from '../lib/replies'
@@ -46,7 +46,7 @@ export const TurnCard = memo(function TurnCard({ episode, turn, selected, folded
         <span className="figures">
           <span title="prompt + completion tokens">{whole(turn.prompt_tokens)} + {whole(turn.completion_tokens)} tokens</span>
           <span title="from asked to answered">{duration(turn.answered_s - turn.asked_s)}</span>
-          {turn.mean_logprob !== null && <span title="mean log-probability of a token, nats">{turn.mean_logprob.toFixed(2)} nats</span>}
+          {turn.mean_logprob !== null && <span title="mean log-probability of a token, nats">{nats(turn.mean_logprob)} nats</span>}
           {turn.contribution !== null && <span title="what the topology measured of this reply">contribution {number(turn.contribution)}</span>}
           {turn.reward !== null && <span className="reward" title={turn.rewards.map(([term, value]) => `${term} ${number(value)}`).join(', ')}>reward {signed(turn.reward)}</span>}
           {turn.advantage !== null && <span className="reward">advantage {signed(turn.advantage)}</span>}
@@ -92,11 +92,13 @@ function Reply({ episode, turn, select }: { episode: EpisodePage; turn: TurnView
 }
 
 function Part({ segment, last, select }: { segment: Segment; last: boolean; select: (id: string) => void }) {
-  const inside = <Chars text={segment.text} />
-  const said = segment.opening ? <span className="given" title="given, not sampled">{inside}</span> : inside
   const { step } = segment
+  // Marks stand at the end of a step's own line, not before the next.
+  const text = step === null ? segment.text : segment.text.trimEnd()
+  const inside = <Chars text={text} />
+  const said = segment.opening ? <span className="given" title="given, not sampled">{inside}</span> : inside
   if (step === null) return said
-  return <span className={`step ${verdictOf(step)}`}>{said}{last && step.marks.map((mark, i) => <button key={i} className="mark" onClick={() => select(mark.turn)} title={`${mark.turn}: ${mark.correct === null ? 'not readable' : mark.correct ? 'the step is correct' : 'the step is incorrect'}`}><Sign mark={mark.correct === null ? 'unparsed' : mark.correct ? 'correct' : 'incorrect'} named /></button>)}</span>
+  return <><span className={`step ${verdictOf(step)}`}>{said}</span>{last && step.marks.map((mark, i) => <button key={i} className="mark" onClick={() => select(mark.turn)} title={`${mark.turn}: ${mark.correct === null ? 'not readable' : mark.correct ? 'the step is correct' : 'the step is incorrect'}`}><Sign mark={mark.correct === null ? 'unparsed' : mark.correct ? 'correct' : 'incorrect'} named /></button>)}{segment.text.slice(text.length)}</>
 }
 
 export function verdictOf(step: Step): '' | 'correct' | 'incorrect' | 'mixed' {

@@ -40,7 +40,7 @@ function Drawn({ episode, selected, unfolded, select }: { episode: EpisodePage; 
     <Now.Provider value={now}>
       <div className="graph" role="group" aria-label={`Graph of ${turns.length} turns`}>
         <ReactFlow<TurnNode, TurnEdge>
-          nodes={nodes} edges={edges} nodeTypes={NODES} edgeTypes={EDGES} fitView fitViewOptions={{ padding: 0.06, maxZoom: 1.1, minZoom: turns.length > 60 ? 0.35 : 0.1 }}
+          nodes={nodes} edges={edges} nodeTypes={NODES} edgeTypes={EDGES} fitView fitViewOptions={{ padding: 0.06, maxZoom: 1.1, minZoom: 0.45 }}
           minZoom={0.05} maxZoom={2} nodesDraggable={false} nodesConnectable={false} nodesFocusable={false} edgesFocusable={false} elementsSelectable={false} disableKeyboardA11y
           onlyRenderVisibleElements={turns.length > 120} zoomOnDoubleClick={false} deleteKeyCode={null} selectionKeyCode={null} multiSelectionKeyCode={null} panActivationKeyCode={null} zoomActivationKeyCode={null}
         >
