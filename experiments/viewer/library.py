@@ -35,6 +35,10 @@ _COLUMNS = (
     f"position, task, sample, status, score, substr(answer, 1, {CLIP}), length(answer), substr(stop_reason, 1, {CLIP}),"
     f" substr(failure, 1, {CLIP}), calls, prompt_tokens, completion_tokens, unread, seconds"
 )
+_TYPES = (
+    *(int, str, int, str, float | None, str | None, int | None, str, str | None),
+    *(int, int, int, int, float),
+)
 Stamp = tuple[tuple[int, int], ...]
 _Value = TypeVar("_Value")
 
@@ -175,9 +179,9 @@ class Library:
     def keep(
         self, name: Hashable, stamp: Stamp, make: Callable[[], _Value], weigh: Callable[[_Value], int] = lambda _: 0
     ) -> _Value:
-        """What was made before with the same stamp, or is made now."""
+        """What was made before with the same stamp, or is made now; always now with an empty one."""
         with self._lock:
-            if name in self._kept and self._kept[name][0] == stamp:
+            if stamp and name in self._kept and self._kept[name][0] == stamp:
                 self._kept.move_to_end(name)
                 return self._kept[name][2]
         made = make()
@@ -219,22 +223,29 @@ def _read_outcomes(path: Path) -> Outcomes:
     if not (path / FILE).is_file():
         return Outcomes([])
     try:
-        store = StoreReader(path)
-        return Outcomes([Outcome(*row) for row in store.rows(f"SELECT {_COLUMNS} FROM episodes ORDER BY position")])
+        return _checked(StoreReader(path).rows(f"SELECT {_COLUMNS} FROM episodes ORDER BY position"), [])
     except (sqlite3.Error, ConfigError) as error:
         problem = str(error)
     rows = _salvaged(path)
-    return Outcomes(rows, [Problem(where=FILE, what=f"{problem}; {len(rows)} episodes can be read")])
+    return _checked(rows, [Problem(where=FILE, what=f"{problem}; {len(rows)} episodes can be read")])
 
 
-def _salvaged(path: Path) -> list[Outcome]:
+def _checked(rows: list[Any], problems: list[Problem]) -> Outcomes:
+    """Without those that hold something else than they should: SQLite takes any value in any column."""
+    kept = [Outcome(*row) for row in rows if all(map(isinstance, row, _TYPES))]
+    if len(kept) < len(rows):
+        problems.append(Problem(where=FILE, what=f"{len(rows) - len(kept)} episodes hold what they should not"))
+    return Outcomes(kept, problems)
+
+
+def _salvaged(path: Path) -> list[Any]:
     """The rows of a damaged store before and behind what is damaged."""
-    found: dict[int, Outcome] = {}
+    found: dict[int, Any] = {}
     for order in ("ASC", "DESC"):
         try:
             store = StoreReader(path)
             for row in store.each(f"SELECT {_COLUMNS} FROM episodes ORDER BY position {order}"):
-                found.setdefault(row[0], Outcome(*row))
+                found.setdefault(row[0], row)
         except (sqlite3.Error, ConfigError):
             continue
     return [found[position] for position in sorted(found)]

@@ -54,7 +54,14 @@ class Live:
     def _stamps(self, folder: Path | None) -> dict[Path, Stamp]:
         root = self._library.root
         paths = below(root, folder or root, kind_of(folder) if folder else None)
-        return {path: self._library.stamp(path) for path in ([folder] if folder else []) + paths}
+        return {path: self._stamp(path) for path in ([folder] if folder else []) + paths}
+
+    def _stamp(self, path: Path) -> Stamp:
+        """A sweep that is going on says nothing of itself: its runs do."""
+        own = self._library.stamp(path)
+        if kind_of(path) != "sweep" or (path / SWEEP).is_file():
+            return own
+        return sum((self._library.stamp(run) for run in below(self._library.root, path, "sweep")), own)
 
     def _stored(self, path: Path) -> StoredChange:
         kind, key = kind_of(path), self._library.key(path)

@@ -39,11 +39,11 @@ def read_runs(library: Library, under: str | None = None) -> RunsPage:
 
 def read_row(library: Library, path: Path) -> RunRow:
     """One run in figures. What cannot be read is said in its problems, and never raised."""
-    stamp = library.stamp(path)
-    made = {"training": _training_row, "sweep": _sweep_row}.get(kind_of(path) or "", _run_row)
+    kind, stamp = kind_of(path), library.stamp(path)
+    made = {"training": _training_row, "sweep": _sweep_row}.get(kind or "", _run_row)
     priced = library.stamp_of(library.root / PRICES)
     prices = library.keep("prices", priced, lambda: _prices(library.root))
-    row = library.keep(("row", path), stamp + priced, lambda: made(library, path, prices))
+    row = library.keep(("row", path), () if kind == "sweep" else stamp + priced, lambda: made(library, path, prices))
     # How long nothing was stored is for the clock to say, not for the files.
     quiet = row.state in ("running", "starting") and time.time() - row.changed > QUIET_S
     return row.model_copy(update={"state": "cut short"}) if quiet else row

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import ValidationError
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from agents.types import EngineError
@@ -58,7 +59,7 @@ def create_app(root: Path, may_fork: bool = True) -> FastAPI:
     app = FastAPI(title="Palaestra viewer", openapi_url=None, docs_url=None, redoc_url=None)
     library = Library(root)
     app.state.library, app.state.may_fork, app.state.live = library, may_fork, Live(library)
-    for kind in (ConfigError, EngineError, OSError, sqlite3.Error):
+    for kind in (ConfigError, EngineError, OSError, sqlite3.Error, ValidationError):
         app.add_exception_handler(kind, _said_plainly)
     _runs(app, library)
     _episodes(app, library)
@@ -181,5 +182,7 @@ def _pages(app: FastAPI) -> None:
 
 async def _said_plainly(_: Request, problem: Exception) -> Response:
     status = 404 if isinstance(problem, NotThereError) else 400 if isinstance(problem, ConfigError) else 500
+    if isinstance(problem, ValidationError):  # of a record: what is stored is of no form that can be shown
+        problem = ConfigError(f"what is stored cannot be shown: {problem.errors()[0]['msg']}")
     said = str(problem) if isinstance(problem, (ConfigError, EngineError)) else f"{type(problem).__name__}: {problem}"
     return JSONResponse({"detail": " ".join(said.split())}, status)

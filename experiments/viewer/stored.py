@@ -70,6 +70,8 @@ def read_stored(path: Path, position: int) -> StoredEpisode:
     if not found:
         raise NotThereError(f"run {path.name} has no episode at position {position}")
     task, sample, status, score, answer, stop_reason, failure, seconds, text = found[0]
+    if not isinstance(sample, int) or not isinstance(seconds, float) or not isinstance(stop_reason, str):
+        raise NotThereError(f"episode {position + 1} of run {path.name} holds what it should not: it is damaged")
     body, problems = _object(text, "what the episode was about and its verdict's reason")
     try:
         shown = Task.model_validate(body.get("task"))

@@ -77,6 +77,21 @@ def test_damaged_turns_and_bodies_cost_themselves_alone(tmp_path: Path, words: E
     assert [row["question"]["text"] for row in rows] == ["Question 0?", "Question 1?", "", "Question 3?", "Question 4?"]
 
 
+def test_episodes_that_hold_what_they_should_not_are_left_out(tmp_path: Path, words: Env) -> None:
+    run = debate(tmp_path, words)
+    changed(run.path, "UPDATE episodes SET sample = 'many', seconds = x'00' WHERE position = 1")
+    changed(run.path, "UPDATE episodes SET status = 'splendid' WHERE position = 2")
+    changed(run.path, "UPDATE turns SET id = x'00', round = 'x' WHERE episode = 0 AND place = 1")
+    browser = client(tmp_path)
+    page = looked(browser, "talk")
+    assert page["run"]["episodes"] == 4 and page["problems"][0]["what"] == "1 episodes hold what they should not"
+    rows = browser.get("/api/runs/talk/episodes").json()["rows"]
+    assert [row["status"] for row in rows] == ["correct", "unscorable", "failed", "unparsed"]
+    assert browser.get("/api/runs/talk/grid").status_code == 200
+    for position in (0, 1, 2):
+        assert browser.get(f"/api/runs/talk/episodes/{position}").status_code in (200, 404)
+
+
 def test_a_store_with_a_damaged_page_shows_the_episodes_before_and_behind_it(tmp_path: Path, words: Env) -> None:
     run = debate(tmp_path, words, engine=ScriptedEngine(lambda _: "\\boxed{yes}"), tasks=200)
     with closing(sqlite3.connect(run.path / FILE)) as connection:

@@ -1,9 +1,14 @@
 """Forks: what was said before is taken as recorded, what is changed is changed, and the rest is played anew."""
 
+import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from agents import Cast, Request, ScriptedEngine
 from envs import ConfigError
@@ -84,6 +89,55 @@ def test_another_seed_holds_from_the_turn_on(tmp_path: Path, words: Env) -> None
     recorded = next(parent.episodes(1))
     assert episode.turn("debater_1/0").seed == recorded.turn("debater_1/0").seed
     assert episode.turn("debater_1/1").seed == engine.asked["debater_1/1"].seed != recorded.turn("debater_1/1").seed
+
+
+def pair() -> Any:
+    """A graph that knows nothing of our moves: two critics read a draft at the same time, and a writer reads both."""
+
+    def build(writer: BaseChatModel, critic: BaseChatModel) -> Any:
+        async def draft(state: MessagesState) -> dict[str, Any]:
+            return {"messages": [await writer.ainvoke(state["messages"])]}
+
+        async def review(state: MessagesState) -> dict[str, Any]:
+            drafted = state["messages"][-1].content
+            said = [critic.ainvoke([HumanMessage(f"{what}: {drafted}")]) for what in ("Style", "Sums")]
+            return {"messages": [HumanMessage(" ".join(str(one.content) for one in await asyncio.gather(*said)))]}
+
+        async def final(state: MessagesState) -> dict[str, Any]:
+            return {"messages": [await writer.ainvoke(state["messages"])]}
+
+        graph = StateGraph(MessagesState)
+        for node in (draft, review, final):
+            graph.add_node(node.__name__, node)
+        for one, other in pairwise((START, "draft", "review", "final", END)):
+            graph.add_edge(one, other)
+        return graph.compile()
+
+    return build
+
+
+def test_a_foreign_graph_is_replayed_by_what_its_turns_were_asked(tmp_path: Path, words: Env) -> None:
+    def reply(request: Request) -> str:
+        asked = request.messages[-1].content
+        return (
+            f"checked {asked.partition(':')[0]}"
+            if "/critic/" in request.key
+            else f"draft of {len(asked)} \\boxed{{yes}}"
+        )
+
+    parent = run(pair(), words, Cast.all(ScriptedEngine(reply)), tasks=1, backend="local", root=tmp_path, name="pair")
+    recorded = next(parent.episodes())
+    assert recorded.failure is None and len(recorded.turns) == 4
+    engine = Listening(reply)
+    changed = next(turn for turn in recorded.turns if "Sums" in turn.messages[-1].content)
+    settings = {"writer.model": engine, "critic.model": engine}
+    made = fork(
+        "pair", 0, changed.id, root=tmp_path, env=words, topology=pair(), settings=settings, reply="42 is wrong"
+    )
+    episode = next(made.episodes())
+    assert set(engine.asked) == {recorded.turns[-1].id}, "the draft and the other critic are as recorded"
+    assert "42 is wrong" in engine.asked[recorded.turns[-1].id].messages[-1].content
+    assert episode.failure is None and len(made.config["fork"]["replayed"]) == 2
 
 
 def test_a_failed_episode_can_be_gone_on_with(tmp_path: Path, words: Env) -> None:

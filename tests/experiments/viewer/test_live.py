@@ -15,6 +15,7 @@ from experiments.viewer.episode_records import Changed
 from experiments.viewer.guard import ViewerGuard
 from experiments.viewer.library import Library
 from experiments.viewer.live import Live
+from experiments.viewer.runs_page import read_runs
 from experiments.viewer.server import create_app
 from tests.experiments.viewer.viewer_helpers import debate
 
@@ -61,6 +62,17 @@ async def test_a_training_is_told_of_with_its_runs(tmp_path: Path, words: Env) -
     seen: set[str] = set()
     while "first~rollouts~0000" not in seen:
         seen |= {run.run for run in (await told(changes)).runs}
+
+
+async def test_a_sweep_grows_with_its_runs(tmp_path: Path, words: Env) -> None:
+    debate(tmp_path / "sweep", words, "one")
+    library = Library(tmp_path)
+    changes = Live(library, pause_s=0.01).follow(None)
+    await told(changes)
+    assert read_runs(library).runs[0].episodes == 1
+    await asyncio.to_thread(debate, tmp_path / "sweep", words, "two")
+    assert (await told(changes)).runs[0].run == "sweep"
+    assert (read_runs(library).runs[0].kind, read_runs(library).runs[0].episodes) == ("sweep", 2)
 
 
 async def test_a_browser_hears_of_it(tmp_path: Path, words: Env) -> None:
