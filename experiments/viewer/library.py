@@ -118,6 +118,7 @@ class Library:
         self.root = root.absolute()
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, tuple[Stamp, int, Any]] = OrderedDict()
+        self._weight = 0
         self._looks: OrderedDict[Path, tuple[int, Looks]] = OrderedDict()
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="looking")
 
@@ -186,14 +187,13 @@ class Library:
                 return self._kept[name][2]
         made = make()
         with self._lock:
+            self._weight += weigh(made) - self._kept.pop(name, (stamp, 0, None))[1]
             self._kept[name] = stamp, weigh(made), made
-            self._kept.move_to_end(name)
-            heavy = [other for other, (_, weight, _) in self._kept.items() if weight]
-            total = sum(weight for _, weight, _ in self._kept.values())
-            for other in heavy[:-1] if total > MOST_ROWS else ():
-                total -= self._kept.pop(other)[1]
-                if total <= MOST_ROWS:
-                    break
+            if self._weight > MOST_ROWS:
+                for other in [known for known, (_, weight, _) in self._kept.items() if weight][:-1]:
+                    self._weight -= self._kept.pop(other)[1]
+                    if self._weight <= MOST_ROWS:
+                        break
         return made
 
     def stamp_of(self, path: Path) -> Stamp:

@@ -19,7 +19,7 @@ def trained_seats(run: Run) -> dict[str, dict[str, Any]]:
     if not isinstance(weights, dict) or not (training / TRAINING).is_file():
         return {}
     assigned = at(read_json(training / TRAINING), "roles") or {}
-    registry, seats = Registry.open(training), {}
+    registry, seats = Registry.open(training / "policies"), {}
     for role in at(run.config, "cast") or {}:
         policy = next((assigned[one] for one in (role, base_role(role), "") if one in assigned), None)
         if policy is None or policy not in weights:

@@ -1,15 +1,20 @@
 """What the pages of a training are given: curves, the league, rewards and advantages of turns."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from envs import ConfigError
 from envs.types import Env
 from experiments.credit import samples_of
-from experiments.runs import TRAINING, Run
+from experiments.runs import CONFIG, TRAINING, Run
 from experiments.training.league import Game, League
+from experiments.training.registry import Registry, Version
+from experiments.viewer import library
+from experiments.viewer.trained import trained_seats
 from tests.experiments.viewer.viewer_helpers import client, debate
 
 
@@ -57,6 +62,34 @@ def test_a_league_is_a_matrix_with_ratings(tmp_path: Path, words: Env) -> None:
     scores = {(names[c["one"]], names[c["other"]]): (c["score"], c["games"]) for c in page["league"]["cells"]}
     assert scores["solver@2", "solver@1"] == (0.75, 2) and scores["solver@1", "solver@2"] == (0.25, 2)
     assert ("solver@2", "sneaky@1") not in scores
+
+
+def test_an_episode_of_a_training_is_forked_with_the_weights_it_was_played_with(tmp_path: Path, words: Env) -> None:
+    run = training(tmp_path, words)
+    folder = tmp_path / "first" / "policies" / "main" / "0001"
+    folder.mkdir(parents=True)
+    Registry.open(tmp_path / "first" / "policies").add(Version("main", "1-abc", 1, "main/0001"))
+    config = {**run.config, "weights": {"main": "1-abc"}}
+    (run.path / CONFIG).write_text(json.dumps(config))
+    expected = {"model": f"hf:{folder}", "policy": ""}
+    assert trained_seats(Run(run.path)) == {f"debater_{i}": expected for i in (1, 2, 3)}
+    (folder / "adapter_config.json").write_text("{}")
+    assert trained_seats(Run(run.path))["debater_1"] == {"adapter": str(folder), "policy": ""}
+    shutil.rmtree(folder)
+    with pytest.raises(ConfigError, match="whose weights were dropped"):
+        trained_seats(Run(run.path))
+
+
+def test_what_is_kept_in_memory_is_bounded(tmp_path: Path, words: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "MOST_ROWS", 12)
+    runs = [debate(tmp_path, words, f"run-{i}") for i in range(4)]
+    kept = library.Library(tmp_path)
+    first = kept.outcomes(runs[0].path)
+    assert kept.outcomes(runs[0].path) is first
+    for run in runs[1:]:
+        kept.outcomes(run.path)
+    assert kept.outcomes(runs[3].path) is kept.outcomes(runs[3].path)
+    assert kept.outcomes(runs[0].path) is not first and len(kept.outcomes(runs[0].path).rows) == 5
 
 
 def test_a_training_lists_its_runs_and_stands_in_the_list_itself(tmp_path: Path, words: Env) -> None:
