@@ -27,14 +27,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def page() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
-        browser.close()
-
-
-def test_a_file_shows_its_episodes_and_runs_nothing(tmp_path: Path, page: Any) -> None:
+def file(tmp_path: Path) -> str:
+    """The address of an exported run of three episodes."""
     stored = [
         simple(f"task-{i}").model_copy(
             update={"turns": (turn(reply=HOSTILE), turn("b/0", reply=f"reply {i} of b", reads=("a/0",), after=1))}
@@ -43,12 +37,24 @@ def test_a_file_shows_its_episodes_and_runs_nothing(tmp_path: Path, page: Any) -
     ]
     run = run_of(tmp_path / "run", stored)
     export_html(Selection.of_run(run), tmp_path / "run.html", tmp_path)
+    return (tmp_path / "run.html").as_uri()
+
+
+@pytest.fixture
+def page(file: str) -> Iterator[Any]:
+    """A browser; made after the file, as its loop would be in the way of the store's."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+def test_a_file_shows_its_episodes_and_runs_nothing(file: str, page: Any) -> None:
     complaints: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    file = (tmp_path / "run.html").as_uri()
     page.goto(file)
     page.get_by_text("task-1").first.wait_for()
     page.goto(f"{file}#/run/run/episode/2")
