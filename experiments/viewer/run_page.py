@@ -1,7 +1,6 @@
 """The run page: what a run was, its outcomes as figures and as a grid, and its episodes by filter."""
 
 import json
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,6 +34,8 @@ from experiments.viewer.rewards import reward_histograms
 from experiments.viewer.runs_page import forks_of, read_row
 
 BARS = 20
+MOST_VALUE = 1e15
+"""Values beyond it, and those that are no numbers, are in no histogram."""
 LETTERS = {"correct": "c", "incorrect": "i", "unparsed": "p", "unscorable": "s", "failed": "f"}
 QUESTION = 200
 """Characters of a question in a list of episodes."""
@@ -138,7 +139,7 @@ def select(outcomes: Outcomes, looks: Looks, filter: Filter, sort: Sort, task: s
 
 def histogram(label: str, values: Sequence[float], bounds: tuple[float, float] | None = None) -> Histogram | None:
     """Bars of equal width; of whole numbers that lie close together, one each. None without values."""
-    finite = np.array([value for value in values if math.isfinite(value)], float)
+    finite = np.array([value for value in values if abs(value) < MOST_VALUE], float)
     if not len(finite):
         return None
     low, high = bounds or (float(finite.min()), float(finite.max()))

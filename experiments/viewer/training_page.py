@@ -76,8 +76,8 @@ def read_training(library: Library, key: str) -> TrainingPage:
         config = library.config(path, TRAINING)
     except ConfigError as error:
         config, problems = {}, [Problem(where=TRAINING, what=str(error))]
-    raw = read_lines(path / METRICS)
-    lines = lines_of(raw)
+    stamp = library.stamp(path)
+    lines = library.keep(("lines", path), stamp, lambda: lines_of(read_lines(path / METRICS)))
     if (skipped := _written(path) - len(lines)) > 0:
         problems.append(Problem(where=METRICS, what=f"{skipped} lines cannot be read"))
     series = list(_series(lines))
@@ -88,7 +88,6 @@ def read_training(library: Library, key: str) -> TrainingPage:
         left_out.update({k: v for k, v in found.items() if isinstance(v, int)} if isinstance(found, dict) else {})
     known = list(dict.fromkeys(panel for _, panel in _PANELS))
     panels = [panel for panel in [*known, "other"] if any(one.panel == panel for one in series)]
-    stamp = library.stamp(path)
     league, trouble = library.keep(("league", path), stamp, lambda: _league(path))
     return TrainingPage(
         run=read_row(library, path),

@@ -80,7 +80,10 @@ def test_damaged_turns_and_bodies_cost_themselves_alone(tmp_path: Path, words: E
 def test_episodes_that_hold_what_they_should_not_are_left_out(tmp_path: Path, words: Env) -> None:
     run = debate(tmp_path, words)
     changed(run.path, "UPDATE episodes SET sample = 'many', seconds = x'00' WHERE position = 1")
-    changed(run.path, "UPDATE episodes SET status = 'splendid' WHERE position = 2")
+    changed(
+        run.path, "UPDATE episodes SET status = 'splendid', seconds = 9e999, sample = 1000000000 WHERE position = 2"
+    )
+    changed(run.path, "UPDATE episodes SET score = 9e999, seconds = -1e308 WHERE position = 4")
     changed(run.path, "UPDATE turns SET id = x'00', round = 'x' WHERE episode = 0 AND place = 1")
     browser = client(tmp_path)
     page = looked(browser, "talk")
