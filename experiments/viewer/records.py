@@ -167,7 +167,7 @@ class RunPage(Record):
     opening_votes: list[VoteCount]
     """How many answers of the opening round agreed."""
     last_votes: list[VoteCount]
-    """Of each role's last answer."""
+    """The same of the last round in which several answered."""
     prompt_tokens: int
     completion_tokens: int
     unread: int

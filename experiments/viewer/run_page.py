@@ -31,7 +31,7 @@ from experiments.viewer.records import (
     VoteCount,
 )
 from experiments.viewer.rewards import reward_histograms
-from experiments.viewer.runs_page import forks_of, read_row
+from experiments.viewer.runs_page import forks_of, price, prices, read_row
 
 BARS = 20
 MOST_VALUE = 1e15
@@ -64,6 +64,8 @@ def read_run(library: Library, key: str) -> RunPage:
         config = {}
     known = [looks.by_position[row.position] for row in rows if row.position in looks.by_position]
     right = [row.status == "correct" for row in rows if row.position in looks.by_position]
+    if row.cost is None and len(known) == len(rows):
+        row = row.model_copy(update={"cost": _cost(library, config.get("cast"), looks)})
     return RunPage(
         run=row,
         samples=int_at(config, "samples") or max((row.sample + 1 for row in rows), default=1),
@@ -234,6 +236,18 @@ def _seats(cast: Any) -> list[SeatRow]:
         ]
         rows.append(SeatRow(role=role, model=text_at(seat, "model"), settings=settings))
     return rows
+
+
+def _cost(library: Library, cast: Any, looks: Looks) -> float | None:
+    """Of all roles, each by the price of its model."""
+    total = 0.0
+    for role in {role for role, _ in looks.tokens}:
+        rates = prices(library).get(text_at(cast, role, "model") or text_at(cast, "*", "model"))
+        cost = price(looks.tokens[role, "prompt"], looks.tokens[role, "completion"], rates)
+        if cost is None:
+            return None
+        total += cost
+    return total if looks.tokens else None
 
 
 def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:

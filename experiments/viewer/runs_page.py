@@ -42,8 +42,9 @@ def read_row(library: Library, path: Path) -> RunRow:
     kind, stamp = kind_of(path), library.stamp(path)
     made = {"training": _training_row, "sweep": _sweep_row}.get(kind or "", _run_row)
     priced = library.stamp_of(library.root / PRICES)
-    prices = library.keep("prices", priced, lambda: _prices(library.root))
-    row = library.keep(("row", path), () if kind == "sweep" else stamp + priced, lambda: made(library, path, prices))
+    row = library.keep(
+        ("row", path), () if kind == "sweep" else stamp + priced, lambda: made(library, path, prices(library))
+    )
     # How long nothing was stored is for the clock to say, not for the files.
     quiet = row.state in ("running", "starting") and time.time() - row.changed > QUIET_S
     return row.model_copy(update={"state": "cut short"}) if quiet else row
@@ -78,7 +79,7 @@ def forks_of(library: Library, key: str) -> list[tuple[str, Fork]]:
     return found
 
 
-def _run_row(library: Library, path: Path, prices: dict[str, Any]) -> RunRow:
+def _run_row(library: Library, path: Path, known: dict[str, Any]) -> RunRow:
     problems: list[Problem] = []
     try:
         config = library.config(path)
@@ -108,7 +109,7 @@ def _run_row(library: Library, path: Path, prices: dict[str, Any]) -> RunRow:
         changed=_changed(library, path),
         fork=fork_of(config),
         problems=[*problems, *outcomes.problems],
-        cost=_cost(models, outcomes, prices),
+        cost=_cost(models, outcomes, known),
         **figures(outcomes),
     )
 
@@ -212,18 +213,30 @@ def _changed(library: Library, path: Path) -> float:
     return newest / 1e9
 
 
-def _prices(root: Path) -> dict[str, Any]:
-    try:
-        return read_json(root / PRICES)
-    except ConfigError:
-        return {}
+def prices(library: Library) -> dict[str, Any]:
+    """Model -> its price, as far as the folder of runs tells."""
+
+    def read() -> dict[str, Any]:
+        try:
+            return read_json(library.root / PRICES)
+        except ConfigError:
+            return {}
+
+    return library.keep("prices", library.stamp_of(library.root / PRICES), read)
 
 
-def _cost(models: list[str], outcomes: Outcomes, prices: dict[str, Any]) -> float | None:
-    """Where one model plays every role and its price is known."""
-    price = prices.get(models[0]) if len(models) == 1 else None
-    prompt, completion = at(price, "prompt"), at(price, "completion")
-    if not isinstance(prompt, (int, float)) or not isinstance(completion, (int, float)):
+def price(prompt: int, completion: int, rates: Any) -> float | None:
+    """US dollars for so many tokens; None where the price is not known."""
+    known = [at(rates, "prompt"), at(rates, "completion")]
+    if not all(isinstance(rate, (int, float)) for rate in known):
         return None
-    spent = [row.prompt_tokens * prompt + row.completion_tokens * completion for row in outcomes.rows]
-    return sum(spent) / 1e6
+    return (prompt * known[0] + completion * known[1]) / 1e6
+
+
+def _cost(models: list[str], outcomes: Outcomes, known: dict[str, Any]) -> float | None:
+    """Where one model plays every role; who said how much is for the turns to say, and takes longer."""
+    if len(models) != 1:
+        return None
+    rows = outcomes.rows
+    spent = sum(row.prompt_tokens for row in rows), sum(row.completion_tokens for row in rows)
+    return price(*spent, known.get(models[0]))

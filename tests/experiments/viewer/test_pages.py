@@ -39,6 +39,23 @@ def test_a_run_is_a_row_with_its_figures(browser: TestClient, tmp_path: Path) ->
     assert page["run"]["cost"] == pytest.approx(spent) and spent > 0
 
 
+def test_roles_on_several_models_cost_what_each_has_said(tmp_path: Path, words: Env) -> None:
+    prices = {
+        "python:ScriptedEngine": {"prompt": 0, "completion": 1e6},
+        "python:Dear": {"prompt": 0, "completion": 3e6},
+    }
+    (tmp_path / "prices.json").write_text(json.dumps(prices))
+
+    class Dear(ScriptedEngine):
+        pass
+
+    cast = Cast(ScriptedEngine(lambda _: "\\boxed{yes}"), debater_2=Dear(lambda _: "\\boxed{no}!"))
+    run("society", words, cast, tasks=2, backend="local", root=tmp_path, name="two", settings={"rounds": 1})
+    browser = client(tmp_path)
+    assert browser.get("/api/runs").json()["runs"][0]["cost"] is None
+    assert looked(browser, "two")["run"]["cost"] == 2 * (2 * len("\\boxed{yes}") + 3 * len("\\boxed{no}!"))
+
+
 def test_filters_keep_what_they_say(browser: TestClient) -> None:
     page = looked(browser, "talk")
     wanted = {
