@@ -41,6 +41,7 @@ def export(context: click.Context, run: str, root: Path, as_json: bool, **option
 
     from experiments.export.selection import Selection
     from experiments.runs import Run
+    from experiments.viewer.keys import below, kind_of
 
     chosen = [name for name in ("html", "parquet", "otel", "inspect") if options[name] is not None]
     if len(chosen) != 1:
@@ -51,6 +52,10 @@ def export(context: click.Context, run: str, root: Path, as_json: bool, **option
             raise ConfigError(f"--{option.replace('_', '-')} does not go with --{kind}")
     if options["summary"] and options["episodes"]:
         raise ConfigError("--summary is without episodes: leave --episode out, or --summary")
+    group = kind_of(root / run)
+    if group in ("training", "sweep"):
+        inside = next((path.relative_to(root) for path in below(root, root / run, group)), f"{run}/…")
+        raise ConfigError(f"{run} is a {group}, whose episodes are in its runs: export one of these, such as {inside}")
     selection = Selection.of_run(Run.open(run, root), options["episodes"])
     spans = _write(kind, selection, root, options)
     left_out = selection.left_out()

@@ -124,6 +124,18 @@ def test_pages_that_are_not_built_are_said_to_be(
     assert not (tmp_path / "talk.html").exists()
 
 
+def test_a_run_within_a_sweep_is_exported_and_the_sweep_is_not(
+    tmp_path: Path, words: Env, capsys: pytest.CaptureFixture[str]
+) -> None:
+    debate(tmp_path / "several", words)
+    command = ["--html", str(tmp_path / "talk.html"), "--runs", str(tmp_path)]
+    assert main(["export", "several", *command]) == 2
+    assert "several is a sweep" in (said := capsys.readouterr().err) and "such as several/talk" in said
+    assert main(["export", "several/talk", *command]) == 0
+    data = held(tmp_path / "talk.html")
+    assert data["run"]["run"]["key"] == "several~talk" and "/api/runs/several~talk/grid" in data["answers"]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
