@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--summary", is_flag=True, help="Of --html: the run's page, without episodes.")
 @click.option("--contents", is_flag=True, help="Of --otel: send prompts and replies, too.")
 @click.option(
-    "--max-mb", type=click.FloatRange(min=0, min_open=True), help="Of --html (25) and --inspect (200): most megabytes."
+    "--max-mb", type=click.FloatRange(min=0, min_open=True), help="Of --html (25) and --inspect (50): most megabytes."
 )
 @click.option("--force", is_flag=True, help="Replace what is there.")
 @RUNS

@@ -58,7 +58,7 @@ from experiments.runs import Run
 from graphs.turns import Episode, Turn
 
 SCORER = "verdict"
-MAX_MB = 200.0
+MAX_MB = 50.0
 _LETTERS = {"correct": "C", "incorrect": "I", "unparsed": "N"}
 _STOPS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens"}
 Usage = dict[str, ModelUsage]
