@@ -14,6 +14,8 @@ export default defineConfig(({ mode }) => ({
     target: 'es2022',
     chunkSizeWarningLimit: 2500,
     modulePreload: { polyfill: false },
+    // What of others is in the pages, under which terms.
+    license: { fileName: 'licenses.md' },
     ...(mode === 'standalone' ? { rolldownOptions: { input: 'standalone.html' } } : {}),
   },
   server: { proxy: { '/api': process.env.PALAESTRA ?? 'http://127.0.0.1:7600' } },

@@ -12,6 +12,17 @@ export function ticks(end: number): number[] {
   return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, i) => +(i * step).toPrecision(6))
 }
 
+/** Turns of one role in as few rows as keep those that overlap apart. */
+export function rowsOf<T extends Pick<TurnView, 'asked_s' | 'answered_s'>>(turns: T[]): T[][] {
+  const rows: T[][] = []
+  for (const turn of [...turns].sort((a, b) => a.asked_s - b.asked_s)) {
+    const free = rows.find((row) => row.at(-1)!.answered_s <= turn.asked_s + 1e-6)
+    if (free) free.push(turn)
+    else rows.push([turn])
+  }
+  return rows
+}
+
 export const timed = (turns: TurnView[]) => turns.some((turn) => turn.answered_s > 0)
 
 export function Timeline({ episode, selected, unfolded, select }: { episode: EpisodePage; selected: string | null; unfolded: Set<string> | null; select: (id: string) => void }) {
@@ -20,13 +31,13 @@ export function Timeline({ episode, selected, unfolded, select }: { episode: Epi
   if (!timed(turns)) return <p className="waiting">No times were recorded.</p>
   const share = (seconds: number) => `${(100 * Math.max(0, seconds)) / end}%`
   return (
-    <div className="timeline" role="group" aria-label="Time line">
+    <div className="timeline" role="region" tabIndex={0} aria-label="Time line">
       <div className="lane axis" aria-hidden><span className="who" /><span className="track">{ticks(end).map((tick) => <span key={tick} className="tick" style={{ left: share(tick) }}><i>{duration(tick)}</i></span>)}</span></div>
-      {roles.map((role) => (
-        <div className="lane" key={role}>
-          <span className="who" title={visible(role)}>{brief(role, 16)}</span>
+      {roles.flatMap((role) => rowsOf(turns.filter((turn) => turn.role === role)).map((row, i) => (
+        <div className={`lane ${i ? 'more' : ''}`} key={`${role} ${i}`}>
+          <span className="who" title={visible(role)}>{i === 0 && brief(role, 16)}</span>
           <span className="track">
-            {turns.filter((turn) => turn.role === role).map((turn) => {
+            {row.map((turn) => {
               const all = turn.answered_s - turn.asked_s
               const of = (seconds: number) => `${all > 0 ? (100 * Math.min(all, Math.max(0, seconds))) / all : 0}%`
               return (
@@ -38,7 +49,7 @@ export function Timeline({ episode, selected, unfolded, select }: { episode: Epi
             })}
           </span>
         </div>
-      ))}
+      )))}
       <p className="key"><span className="swatch queue" /> queue <span className="swatch compute" /> batch <span className="swatch other" /> routing and waiting for others of the batch</p>
     </div>
   )

@@ -52,6 +52,7 @@ export function Transcript({ episode, selected, unfolded, open, select, toggle, 
   }, [selected, episode.run, episode.position])
   return (
     <div className="transcript" ref={box} tabIndex={0} role="region" aria-label="Transcript">
+      <h2 className="unseen">Transcript</h2>
       <div style={{ height: list.getTotalSize(), position: 'relative' }}>
         {list.getVirtualItems().map((item) => {
           const row = rows[item.index]!
