@@ -138,7 +138,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = options.runs or Path(folder)
         if not (root / "large").is_dir():
-            small = run("mad", "arithmetic", tasks=options.played, seed=7, backend="local", root=root, name="small")
+            asked: dict[str, Any] = {
+                "tasks": options.played,
+                "settings": {"agents": 3, "rounds": 2},
+                "backend": "local",
+            }
+            small = run("society", "arithmetic", seed=7, root=root, name="small", **asked)
             large = make_large(list(small.episodes()), small.config, root / "large", options.episodes)
             print(f"written: {(large.path / 'episodes.db').stat().st_size // 2**20} MiB", file=sys.stderr)
         print(json.dumps({"episodes": options.episodes, **measure(root, options.episodes)}, indent=2))

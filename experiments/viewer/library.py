@@ -168,7 +168,8 @@ class Library:
             if missing and not looks.busy:
                 looks.busy = True
                 self._looking.submit(self._look, path, outcomes, missing, looks)
-        return looks
+        # A page is made from one state of what is known, while more comes to be known.
+        return Looks(dict(looks.by_position), looks.tokens.copy(), list(looks.problems))
 
     def looked(self, path: Path) -> Looks:
         """The same, when all is known."""

@@ -1,6 +1,7 @@
 """What pages are given, against a debate whose every turn is known."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from agents import Cast, ScriptedEngine
 from envs.types import Env
 from experiments import run
 from experiments.compare import compare_runs
+from experiments.viewer.library import Library
 from graphs import Graph, Stage, Table, revise, solve
 from tests.experiments.viewer.viewer_helpers import client, debate, looked
 
@@ -87,6 +89,15 @@ def test_votes_are_counted_with_what_became_of_them(browser: TestClient) -> None
         "failed": 1,
         "unparsed": 1,
     }
+
+
+def test_a_page_is_made_from_one_state_of_what_is_known(tmp_path: Path, words: Env) -> None:
+    path, kept = debate(tmp_path, words).path, Library(tmp_path)
+    goes_on = threading.Event()
+    kept._looking.submit(goes_on.wait)
+    before = kept.looks(path, kept.outcomes(path))
+    goes_on.set()
+    assert len(kept.looked(path).by_position) == 5 and before.by_position == {}
 
 
 def test_the_grid_has_a_letter_a_sample(tmp_path: Path, words: Env) -> None:
