@@ -211,6 +211,13 @@ def test_long_episodes_and_long_replies_stay_usable(tmp_path: Path, words: Env, 
         page.locator(".elist").evaluate("list => list.scrollTop = list.scrollHeight")
         page.locator(".elist a").get_by_text("700", exact=True).wait_for()
         assert page.locator(".elist a").count() < 60, "only what is in view is in the page"
+        grid = page.get_by_label("Outcomes of 700 tasks")
+        grid.evaluate("grid => grid.scrollTop = grid.scrollHeight")
+        room = grid.bounding_box()
+        assert room is not None
+        across = int(room["width"] // 13)
+        grid.click(position={"x": 13 * (699 % across) + 5, "y": room["height"] - 8})
+        page.wait_for_url("**/run/large/episode/700")
         page.goto(f"{url}/run/large/episode/1")
         page.locator("article.turn").first.wait_for()
         page.keyboard.press("End")

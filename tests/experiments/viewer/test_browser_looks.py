@@ -56,19 +56,19 @@ def test_pages_are_accessible_and_fit(root: Path, browser: "Browser", scheme: st
     from axe_playwright_python.sync_playwright import Axe
 
     found: dict[str, list[str]] = {}
-    with watched(browser, color_scheme=scheme, viewport={"width": width, "height": 800}) as page:
-        with served(root, page) as url:
-            for path, there in PAGES.items():
-                page.goto(url + path)
-                if width < 400 and path.endswith("/episode/3"):
-                    page.get_by_role("tab", name="Graph").click()
-                page.locator(".turn.selected" if width < 400 and "turn" in path else there).first.wait_for()
-                results = Axe().run(page).response["violations"]
-                found[path] = [f"{broken['id']}: {broken['nodes'][0]['html'][:200]}" for broken in results]
-                over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-                assert over <= 0, f"{path} is {over} px wider than a screen of {width}"
-            assert page.evaluate("document.documentElement.dataset.theme") == scheme
-            page.get_by_role("button", name="Dark colours" if scheme == "light" else "Light colours").click()
-            page.reload()
-            assert page.evaluate("document.documentElement.dataset.theme") != scheme, "the reader's choice is kept"
+    screen = {"width": width, "height": 800}
+    with watched(browser, color_scheme=scheme, viewport=screen) as page, served(root, page) as url:
+        for path, there in PAGES.items():
+            page.goto(url + path)
+            if width < 400 and path.endswith("/episode/3"):
+                page.get_by_role("tab", name="Graph").click()
+            page.locator(".turn.selected" if width < 400 and "turn" in path else there).first.wait_for()
+            results = Axe().run(page).response["violations"]
+            found[path] = [f"{broken['id']}: {broken['nodes'][0]['html'][:200]}" for broken in results]
+            over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert over <= 0, f"{path} is {over} px wider than a screen of {width}"
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.get_by_role("button", name="Dark colours" if scheme == "light" else "Light colours").click()
+        page.reload()
+        assert page.evaluate("document.documentElement.dataset.theme") != scheme, "the reader's choice is kept"
     assert found == {path: [] for path in PAGES}, json.dumps(found, indent=1)

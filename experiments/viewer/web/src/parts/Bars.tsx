@@ -28,7 +28,7 @@ export function Bins({ title, histogram, unit = '' }: { title: string; histogram
   const label = `${title}: ${whole(all)} from ${number(from)} to ${number(till)} ${unit}`
   return (
     <figure className="bins">
-      <figcaption><Chars text={title} /> <span className="quiet">{unit}</span></figcaption>
+      <figcaption><Chars text={title} />{unit && `, ${unit}`}</figcaption>
       <svg viewBox={`0 0 ${counts.length * 10} 44`} preserveAspectRatio="none" role="img" aria-label={label}>
         {counts.map((n, i) => (
           <rect key={i} x={i * 10 + 0.5} width="9" y={44 - (n ? Math.max(1.5, (42 * n) / top) : 0)} height={n ? Math.max(1.5, (42 * n) / top) : 0}>

@@ -98,9 +98,9 @@ function Cells({ run, rows, samples, choice }: { run: string; rows: GridRow[]; s
   const status = said ? STATUS[said.cells[at!.sample] ?? '.'] : undefined
   return (
     <div className="gridbox">
-      <div className="cells" ref={box} tabIndex={0} role="application" aria-label={`Outcomes of ${whole(rows.length)} tasks: arrows go from cell to cell, Enter opens the episode`}
+      <div className="cells" ref={box} style={{ height: Math.min(height, 300) }} tabIndex={0} role="application" aria-label={`Outcomes of ${whole(rows.length)} tasks: arrows go from cell to cell, Enter opens the episode`}
         onMouseMove={(event) => setAt(found(event))} onMouseLeave={() => setAt(null)} onClick={(event) => open(found(event))} onKeyDown={key}>
-        <canvas ref={canvas} aria-hidden />
+        <div className="pin"><canvas ref={canvas} aria-hidden /></div>
         <div style={{ height, minWidth: 1 }} aria-hidden />
       </div>
       <p className="said" aria-live="polite">

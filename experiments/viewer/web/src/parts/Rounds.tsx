@@ -34,7 +34,7 @@ function Organised({ round, roles }: { round: RoundView; roles: string[] }) {
         })}
         {names.map((role) => {
           const value = round.contributions.find(([name]) => name === role)?.[1]
-          const [point, label] = [at(role), at(role, RING + 26)]
+          const [point, label] = [at(role), at(role, RING + 30)]
           return <g key={role}><circle cx={point.x} cy={point.y} r={6 + 7 * (Math.abs(value ?? 0) / most)} className="orgnode" /><text x={label.x} y={label.y + 4} textAnchor="middle">{brief(role, 12)}</text></g>
         })}
       </svg>
@@ -46,7 +46,7 @@ function Organised({ round, roles }: { round: RoundView; roles: string[] }) {
             return (
               <tr key={role}>
                 <th scope="row"><Chars text={role} /></th><td className="n">{value === undefined ? '–' : number(value)}</td>
-                <td>{round.links.filter(([, reader]) => reader === role).map(([read, , weight], i) => <span key={i} className="nowrap">{i > 0 && ', '}<Chars text={read} /> <span className="quiet">{weight.toFixed(2)}</span></span>)}</td>
+                <td>{round.links.filter(([, reader]) => reader === role).map(([read, , weight], i) => <span key={i}>{i > 0 && ', '}<span className="nowrap"><Chars text={read} /> <span className="quiet">{weight.toFixed(2)}</span></span></span>)}</td>
               </tr>
             )
           })}

@@ -18,7 +18,7 @@ interface Column {
 
 const COLUMNS: Column[] = [
   { name: 'run', title: 'Name of its folder', value: (run) => run.name, show: (run) => <Name run={run} /> },
-  { name: 'topology', title: 'How they speak', value: (run) => run.topology, show: (run) => <Chars text={run.topology} /> },
+  { name: 'topology', title: 'How they speak', value: (run) => run.topology, show: (run) => <bdi className="model" title={run.topology}><Chars text={run.topology} /></bdi> },
   { name: 'env', title: 'What is asked', value: (run) => run.env, show: (run) => <><Chars text={run.env} />{run.split && run.split !== 'test' && <span className="quiet"> <Chars text={run.split} /></span>}</> },
   { name: 'model', title: 'Who speaks', value: (run) => run.model, show: (run) => <bdi className="model" title={run.model}><Chars text={run.model} /></bdi> },
   { name: 'accuracy %', title: 'Mean over tasks, with its 95 % interval', value: (run) => run.accuracy, show: (run) => <Accuracy run={run} />, number: true },

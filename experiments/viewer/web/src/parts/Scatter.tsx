@@ -39,7 +39,7 @@ export function Scatter({ points, cost }: { points: CostPoint[]; cost: Cost }) {
   const x = (value: number) => LEFT + ((W - LEFT - RIGHT) * Math.log(value / low)) / Math.log(high / low)
   const y = (share: number) => H - BOTTOM - ((H - BOTTOM - TOP) * (share - floor)) / (top - floor)
   const lines = Array.from({ length: Math.round((top - floor) / 0.1) + 1 }, (_, i) => floor + i * 0.1)
-  const labels = apart([...known].sort((a, b) => y(a.y) - y(b.y)).map((p) => ({ p, at: y(p.y) })))
+  const labels = apart([...known].sort((a, b) => y(a.y) - y(b.y)).map((p) => ({ p, x: x(p.x), at: y(p.y) })))
   return (
     <svg className="scatter" viewBox={`0 0 ${W} ${H}`} role="img" aria-label={`Accuracy by ${WORDS[cost]}: ` + known.map((p) => `${p.name} ${percent(p.y)} % at ${compact(p.x)}`).join(', ')}>
       {lines.map((share) => <g key={share}><path d={`M${LEFT} ${y(share)}H${W - RIGHT}`} className="gridline" /><text x={LEFT - 8} y={y(share) + 4} textAnchor="end">{Math.round(100 * share)}</text></g>)}
@@ -58,10 +58,10 @@ export function Scatter({ points, cost }: { points: CostPoint[]; cost: Cost }) {
   )
 }
 
-function apart<T extends { at: number }>(labels: T[]): T[] {
+/** Labels that would lie over one another are moved down, the lower of the two. */
+function apart<T extends { x: number; at: number }>(labels: T[]): T[] {
   labels.forEach((label, i) => {
-    const above = labels[i - 1]
-    if (above && label.at - above.at < 12) label.at = above.at + 12
+    for (const above of labels.slice(0, i)) if (Math.abs(above.x - label.x) < 90 && Math.abs(label.at - above.at) < 12) label.at = above.at + 12
   })
   return labels
 }
