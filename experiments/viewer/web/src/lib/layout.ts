@@ -31,6 +31,9 @@ async function elk(): Promise<ELK> {
   return engine
 }
 
+/** Begin to load it while the turns themselves are still on their way. */
+export const warm = () => void elk().catch(() => undefined)
+
 export const edgeId = (edge: { source: string; target: string; kind: string }) => `${edge.kind} ${edge.source} ${edge.target}`
 
 /** Edges between turns that there are, each once; a role that goes on from a turn it was also shown only reads it. */

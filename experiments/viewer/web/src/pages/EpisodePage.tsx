@@ -2,6 +2,7 @@
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 'react'
 import { duration, whole } from '../lib/format'
 import { useKeys } from '../lib/keys'
+import { warm } from '../lib/layout'
 import { go, Link } from '../lib/router'
 import { ALL, api, nameOf, to, type Choice } from '../lib/routes'
 import { ask, exported, useAsk } from '../lib/source'
@@ -22,6 +23,7 @@ interface Props { run: string; position: number; turn: string | null; choice: Ch
 
 export function EpisodePage(props: Props) {
   const { run, position, choice } = props
+  useEffect(warm, [])
   const { data, problem, again } = useAsk<Episode>(api.episode(run, position, choice), (key) => key === run)
   // The episode that was read last stays in sight until the next is there.
   const [last, setLast] = useState<Episode | null>(null)
@@ -187,7 +189,7 @@ function About({ episode }: { episode: Episode }) {
       <Pairs pairs={[
         ['topology', episode.topology], ['env', episode.env], ['task', episode.task.id], ['sample', String(episode.sample + 1)], ['score', episode.score === null ? '–' : String(episode.score)],
         ...(episode.parent ? [['forked from', <Link key="parent" to={to.episode(episode.parent.run, episode.parent.position, ALL, episode.parent.turn)}><Chars text={`${nameOf(episode.parent.run)}, ${episode.parent.turn}`} /></Link>] as [string, React.ReactNode]] : []),
-        ...(forks.length ? [['forks', <>{forks}</>] as [string, React.ReactNode]] : []), ...(episode.credit ? [['rewards', episode.credit] as [string, string]] : []), ...episode.task.details,
+        ...(forks.length && !exported ? [['forks', <>{forks}</>] as [string, React.ReactNode]] : []), ...(episode.credit ? [['rewards', episode.credit] as [string, string]] : []), ...episode.task.details,
       ]} />
       {episode.notes && <><h3>What the topology wrote down</h3><pre className="text code" tabIndex={0}><Chars text={episode.notes} /></pre></>}
     </div>

@@ -84,7 +84,8 @@ function Head({ run, unread }: { run: RunRow; unread: number }) {
 }
 
 function ForkOf({ fork }: { fork: Fork }) {
-  return <span className="forkof">fork of <Link to={to.episode(fork.run, fork.position, undefined, fork.turn)}><Chars text={`${nameOf(fork.run)}, episode ${fork.position + 1}, ${fork.turn}`} /></Link> <span className="quiet"><Chars text={fork.changes.join('; ')} /></span></span>
+  const name = `${nameOf(fork.run)}, episode ${fork.position + 1}, ${fork.turn}`
+  return <span className="forkof">fork of {exported ? <Chars text={name} /> : <Link to={to.episode(fork.run, fork.position, undefined, fork.turn)}><Chars text={name} /></Link>} <span className="quiet"><Chars text={fork.changes.join('; ')} /></span></span>
 }
 
 function Played({ page, choice }: { page: Run; choice: Choice }) {
@@ -98,7 +99,7 @@ function Played({ page, choice }: { page: Run; choice: Choice }) {
           {(!exported || exported.answers[gridOf(run.key)] !== undefined) && <Grid run={run.key} tasks={page.tasks} samples={page.samples} choice={choice} />}
           <Counts counts={page.statuses} signs />
         </Section>
-        <Section title="Episodes" aside={page.forks.length > 0 && <>forks: {page.forks.slice(0, 5).map((fork) => <Link key={fork.run} to={to.run(fork.run)}><Chars text={nameOf(fork.run)} /> </Link>)}</>}>
+        <Section title="Episodes" aside={!exported && page.forks.length > 0 && <>forks: {page.forks.slice(0, 5).map((fork) => <Link key={fork.run} to={to.run(fork.run)}><Chars text={nameOf(fork.run)} /> </Link>)}</>}>
           <Filters run={run.key} choice={choice} counts={page.filters} looking={looking} />
           <Episodes run={run.key} choice={choice} />
         </Section>

@@ -12,13 +12,14 @@ export function ticks(end: number): number[] {
   return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, i) => +(i * step).toPrecision(6))
 }
 
-/** Turns of one role in as few rows as keep those that overlap apart. */
-export function rowsOf<T extends Pick<TurnView, 'asked_s' | 'answered_s'>>(turns: T[]): T[][] {
+/** Turns of one role in as few rows as keep those that overlap apart; of very many the rest share the last. */
+export function rowsOf<T extends Pick<TurnView, 'asked_s' | 'answered_s'>>(turns: T[], most = 8): T[][] {
   const rows: T[][] = []
   for (const turn of [...turns].sort((a, b) => a.asked_s - b.asked_s)) {
     const free = rows.find((row) => row.at(-1)!.answered_s <= turn.asked_s + 1e-6)
     if (free) free.push(turn)
-    else rows.push([turn])
+    else if (rows.length < most) rows.push([turn])
+    else rows[most - 1]!.push(turn)
   }
   return rows
 }

@@ -13,6 +13,8 @@ export function surprises(logprobs: number[], most = 5): number[] {
   return logprobs.map((_, i) => i).sort((a, b) => logprobs[a]! - logprobs[b]!).slice(0, most).filter((i) => logprobs[i]! < Math.log(0.9))
 }
 
+const share = (p: number) => (p < 0.01 ? '<1 %' : `${percent(p, 0)} %`)
+
 /** Tokens as sampled, the darker the less likely; the least likely are named in words too. */
 export function Tokens({ run, position, turn }: { run: string; position: number; turn: string }) {
   const { data, problem, again } = useAsk<TokensView>(api.turn(run, position, turn, 'tokens'))
@@ -32,7 +34,7 @@ export function Tokens({ run, position, turn }: { run: string; position: number;
         })}
       </pre>
       {ids.length > shown && <p className="more"><button onClick={() => setShown(shown + 10 * AT_ONCE)}>Show more of {whole(ids.length)} tokens</button></p>}
-      {rare.length > 0 && <p className="quiet">least likely: {rare.map((i, n) => <span key={i}>{n > 0 && ', '}<code>{name(i)}</code> {percent(Math.exp(logprobs[i]!), 0)} %</span>)}</p>}
+      {rare.length > 0 && <p className="quiet">least likely: {rare.map((i, n) => <span key={i}>{n > 0 && ', '}<code>{name(i)}</code> {share(Math.exp(logprobs[i]!))}</span>)}</p>}
       {data.choices.length > 0 && <p className="quiet">choices: {data.choices.map((value) => percent(Math.exp(value)) + ' %').join(', ')}</p>}
       <p className="legend quiet" aria-hidden>certain <span className="ramp" /> unlikely</p>
     </div>

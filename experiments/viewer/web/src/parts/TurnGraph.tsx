@@ -2,7 +2,7 @@
 import { BaseEdge, Controls, EdgeLabelRenderer, Handle, MarkerType, MiniMap, Position, ReactFlow, ReactFlowProvider, useReactFlow, type Edge, type EdgeProps, type Node, type NodeProps } from '@xyflow/react'
 import { createContext, memo, useContext, useEffect, useMemo, useState } from 'react'
 import { number } from '../lib/format'
-import { drawn, edgeId, NODE, pathThrough, place, type Placed, type Point } from '../lib/layout'
+import { drawn, edgeId, MANY, NODE, pathThrough, place, type Placed, type Point } from '../lib/layout'
 import { cameTo, verb } from '../lib/replies'
 import { visible } from '../lib/text'
 import type { EpisodePage, TurnView } from '../records'
@@ -38,7 +38,7 @@ function Drawn({ episode, selected, unfolded, select }: { episode: EpisodePage; 
   if (placed === null) return <div className="graph waiting">Laying out {turns.length} turns…</div>
   return (
     <Now.Provider value={now}>
-      <div className="graph" role="group" aria-label={`Graph of ${turns.length} turns`}>
+      <div className={`graph ${turns.length > MANY.turns ? 'crowded' : ''}`} role="group" aria-label={`Graph of ${turns.length} turns`}>
         <ReactFlow<TurnNode, TurnEdge>
           nodes={nodes} edges={edges} nodeTypes={NODES} edgeTypes={EDGES} fitView fitViewOptions={{ padding: 0.06, maxZoom: 1.1, minZoom: 0.45 }}
           minZoom={0.05} maxZoom={2} nodesDraggable={false} nodesConnectable={false} nodesFocusable={false} edgesFocusable={false} elementsSelectable={false} disableKeyboardA11y
