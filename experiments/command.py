@@ -14,8 +14,10 @@ from typing import Any
 import click
 
 from envs.errors import ConfigError
+from experiments.export.command import export, import_
 from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
 from experiments.training.command import resume, train
+from experiments.viewer.command import fork, view
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +60,7 @@ def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-for _verb in (train, resume):
+for _verb in (train, resume, view, fork, export, import_):
     palaestra.add_command(_verb)
 
 

@@ -82,7 +82,7 @@ def make_plan(
         for shadowed, where in palaestra.shadowed(Path.cwd()).items():
             raise ConfigError(f"in Ray's processes {palaestra.explain(shadowed, where)}, or play with --backend local")
     parts = _sorted_settings(settings or {})
-    played = _topology(topology, parts.topology)
+    played = open_topology(topology, parts.topology)
     opened = _env(env, parts.env)
     full_cast = _cast(cast, parts.seats, played.roles and (*played.roles, *played.may_ask))
     serving = Serving().set(parts.serving)
@@ -188,7 +188,8 @@ def find_topology(name: str) -> Any:
     return TOPOLOGIES[name]
 
 
-def _topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
+def open_topology(topology: str | Builder | Graph | Topology, settings: dict[str, Any]) -> Topology:
+    """A topology by its name, or of what builds it, with its settings. Raises ConfigError."""
     if isinstance(topology, str):
         return _built(find_topology(topology), settings, topology)
     if not isinstance(topology, Topology):

@@ -89,6 +89,12 @@ class Run:
         return json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
 
     @property
+    def seconds(self) -> float | None:
+        """Of the run, from the first request to the last episode; None when it was cut short."""
+        result = self.path / RESULT
+        return json.loads(result.read_text())["seconds"] if result.is_file() else None
+
+    @property
     def store(self) -> StoreReader:
         return StoreReader(self.path)
 
@@ -97,7 +103,17 @@ class Run:
         return self.store.episodes(offset, limit)
 
     def find(self, episode: str) -> Episode:
-        """An episode by its number (from 1), by `TASK` or `TASK/SAMPLE`, or one that is `longest`, `wrong` or `failed`.
+        """An episode by what `position` takes.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = self.store.episode(self.position(episode))
+        assert found is not None
+        return found
+
+    def position(self, episode: str) -> int:
+        """Where an episode is: by its number (from 1), by `TASK` or `TASK/SAMPLE`, or `longest`, `wrong` or `failed`.
 
         `longest` is the one of most calls, the first that ended well among equals.
 
@@ -106,8 +122,7 @@ class Run:
         """
         outcomes = self.store.outcomes()
         if episode == "longest" and outcomes:
-            longest = max(outcomes, key=lambda row: (row["calls"], row["score"] or 0.0, -row["position"]))
-            episode = str(longest["position"] + 1)
+            return max(outcomes, key=lambda row: (row["calls"], row["score"] or 0.0, -row["position"]))["position"]
         status = {"wrong": "incorrect", "failed": "failed"}.get(episode)
         for row in outcomes:
             if status == row["status"] or episode in (
@@ -115,9 +130,7 @@ class Run:
                 row["task"],
                 f"{row['task']}/{row['sample']}",
             ):
-                found = self.store.episode(row["position"])
-                assert found is not None
-                return found
+                return row["position"]
         raise ConfigError(
             f"run {self.name} has no episode {episode!r} ({len(outcomes)} are stored): give its number in the run, "
             "from 1, or a task's id"
@@ -135,7 +148,6 @@ class Run:
         rows = self.store.outcomes()
         status = Counter(row["status"] for row in rows)
         scores = self.scores()
-        result = self.path / RESULT
         config = self.config
         return Summary(
             run=self.name,
@@ -154,7 +166,7 @@ class Run:
                 prompt=sum(row["prompt_tokens"] for row in rows),
                 completion=sum(row["completion_tokens"] for row in rows),
             ),
-            seconds=json.loads(result.read_text())["seconds"] if result.is_file() else None,
+            seconds=self.seconds,
             stop_reasons=dict(Counter(row["stop_reason"] for row in rows if row["stop_reason"]).most_common()),
             digest=self.store.digest(),
         )

@@ -106,6 +106,7 @@ def _bootstrap(means: np.ndarray) -> Interval | None:
         (means,),
         np.mean,
         n_resamples=RESAMPLES,
+        batch=_batch(len(means)),
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(0),
@@ -117,6 +118,16 @@ def _sign_flip(differences: np.ndarray) -> float:
     if len(differences) < 2 or not differences.any():
         return 1.0
     result = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES - 1, rng=np.random.default_rng(0)
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES - 1,
+        batch=_batch(len(differences)),
+        rng=np.random.default_rng(0),
     )
     return float(result.pvalue)
+
+
+def _batch(n: int) -> int:
+    """Resamples that are computed at a time: all at once they would take gigabytes for thousands of tasks."""
+    return max(1, 4_000_000 // n)

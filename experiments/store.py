@@ -125,7 +125,7 @@ class StoreReader:
         if not self._path.is_file():
             raise ConfigError(f"{directory} is not a run: it holds no {FILE}")
         try:
-            version = self._rows("SELECT version FROM format")[0][0]
+            version = self.rows("SELECT version FROM format")[0][0]
         except (sqlite3.Error, IndexError) as error:
             raise ConfigError(f"{self._path} is not a store of episodes: {error}") from None
         if version > FORMAT:
@@ -137,7 +137,7 @@ class StoreReader:
         """Episodes in order; at most a page of them is in memory."""
         while limit is None or limit > 0:
             size = PAGE if limit is None else min(PAGE, limit)
-            rows = self._rows("SELECT position, body FROM episodes ORDER BY position LIMIT ? OFFSET ?", size, offset)
+            rows = self.rows("SELECT position, body FROM episodes ORDER BY position LIMIT ? OFFSET ?", size, offset)
             for position, body in rows:
                 yield self._episode(position, body)
             if len(rows) < size:
@@ -146,7 +146,7 @@ class StoreReader:
             limit = None if limit is None else limit - size
 
     def episode(self, position: int) -> Episode | None:
-        rows = self._rows("SELECT position, body FROM episodes WHERE position = ?", position)
+        rows = self.rows("SELECT position, body FROM episodes WHERE position = ?", position)
         return self._episode(*rows[0]) if rows else None
 
     def outcomes(self) -> list[dict[str, Any]]:
@@ -155,23 +155,45 @@ class StoreReader:
             "position, task, sample, status, score, answer, stop_reason, failure, calls, prompt_tokens, "
             "completion_tokens, unread, seconds"
         )
-        rows = self._rows(f"SELECT {columns} FROM episodes ORDER BY position")
+        rows = self.rows(f"SELECT {columns} FROM episodes ORDER BY position")
         return [dict(zip(columns.split(", "), row, strict=True)) for row in rows]
 
     def digest(self) -> str:
         """SHA-256 over the episodes' digests in order: equal for two runs that played the same."""
-        joined = "\n".join(row[0] for row in self._rows("SELECT digest FROM episodes ORDER BY position"))
+        joined = "\n".join(row[0] for row in self.rows("SELECT digest FROM episodes ORDER BY position"))
         return hashlib.sha256(joined.encode()).hexdigest()
 
     def _episode(self, position: int, body: str) -> Episode:
         columns = ", ".join(["body", *_ARRAYS])
-        rows = self._rows(f"SELECT {columns} FROM turns WHERE episode = ? ORDER BY place", position)
+        rows = self.rows(f"SELECT {columns} FROM turns WHERE episode = ? ORDER BY place", position)
         turns = [_turn_from_row(*row) for row in rows]
         return Episode.model_validate({**json.loads(body), "turns": turns})
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """What a query of one's own finds; it cannot change anything."""
+        with closing(_opened(self._path)) as connection:
             return connection.execute(query, values).fetchall()
+
+    def each(self, query: str, *values: Any) -> Iterator[Any]:
+        """The same row by row: before an error come the rows that can be read."""
+        with closing(_opened(self._path)) as connection:
+            yield from connection.execute(query, values)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, also where nothing may be written beside the file."""
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        # A store in WAL mode asks for a file beside it even to be read. Without a log there is none to be missed.
+        log = path.with_name(f"{path.name}-wal")
+        if log.is_file() and log.stat().st_size:
+            raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True)
+    return connection
 
 
 def _acknowledge(done: "asyncio.Future[None]", problem: Exception | None) -> None:

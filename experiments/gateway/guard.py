@@ -31,6 +31,8 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware: the right host and origin, the token, a body that is not too long."""
 
+    expected = "expected the server's token as api_key"
+
     def __init__(self, app: ASGIApp, token: str | None, loopback: bool, body: int = BODY):
         """
         Args:
@@ -59,14 +61,21 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return _refuse(HTTPStatus.FORBIDDEN, "requests from other sites are refused", "wrong_origin")
-        if self._token is not None and path != "/health":
-            scheme, _, shown = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
-                return _refuse(HTTPStatus.UNAUTHORIZED, "expected the server's token as api_key", "invalid_api_key")
+        if self._token is not None and path != "/health" and not self.shows_token(headers):
+            return _refuse(HTTPStatus.UNAUTHORIZED, self.expected, "invalid_api_key")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._limit:
             return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_long(), "body_too_long")
         return None
+
+    def shows_token(self, headers: Headers) -> bool:
+        """Whether a request shows the token; only asked where there is one."""
+        scheme, _, shown = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self.is_token(shown.strip())
+
+    def is_token(self, shown: str) -> bool:
+        """Takes as long for any text."""
+        return self._token is not None and hmac.compare_digest(shown.encode("utf-8", "replace"), self._token)
 
     def _bounded(self, receive: Receive) -> Receive:
         """For bodies that do not say how long they are."""

@@ -103,7 +103,7 @@ async def serve(
     """Serve until SIGINT or SIGTERM, and return which it was; see `serving`. `announce` is called once it is up."""
     stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     async with serving(plan, directory, at, token, idle_s) as gateway:
-        _on_signals(stopped)
+        on_signals(stopped)
         announce(gateway)
         await stopped
     return stopped.result()
@@ -133,7 +133,8 @@ async def serving(
                 await handout.close()
 
 
-def _on_signals(stopped: "asyncio.Future[signal.Signals]") -> None:
+def on_signals(stopped: "asyncio.Future[signal.Signals]") -> None:
+    """Have SIGINT and SIGTERM end a wait in place of the process."""
     loop = asyncio.get_running_loop()
 
     def stop(received: signal.Signals) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from envs.errors import ConfigError
 from experiments.gateway.guard import Guard, is_loopback
@@ -42,9 +43,11 @@ def url_of(listening: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, at: socket.socket, token: str | None) -> AsyncIterator[None]:
+async def listening(
+    app: FastAPI, at: socket.socket, token: str | None, guard: Callable[[ASGIApp, str | None, bool], ASGIApp] = Guard
+) -> AsyncIterator[None]:
     """Serve the application until the block ends; then wait for answers that are on their way."""
-    guarded = Guard(app, token, is_loopback(at.getsockname()[0]))
+    guarded = guard(app, token, is_loopback(at.getsockname()[0]))
     config = uvicorn.Config(
         guarded,
         log_config=None,

@@ -56,7 +56,7 @@ class Training:
 
     def lines(self, kind: str | None = None) -> list[Line]:
         """The metrics in the order in which they came: of kind update, validation or test, or all."""
-        return [line for line in _read_lines(self.path / METRICS) if kind in (None, line["kind"])]
+        return [line for line in read_lines(self.path / METRICS) if kind in (None, line["kind"])]
 
     @property
     def updates(self) -> int:
@@ -124,7 +124,8 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[Line]:
+    """The lines of metrics in a file, up to one that was cut short."""
     lines: list[Line] = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

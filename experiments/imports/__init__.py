@@ -1,0 +1,1 @@
+"""Debates that other programs have recorded, as runs. One format a module; see experiments.export.command."""

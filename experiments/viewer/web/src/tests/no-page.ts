@@ -1,0 +1,1 @@
+globalThis.document ??= { getElementById: () => null } as unknown as Document
