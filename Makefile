@@ -11,6 +11,8 @@ WEB := experiments/viewer/web
 INSPECT := .venv-inspect
 TASKS ?= 100
 SEED ?= 7
+# Processes that share the tests out among them, file by file; 0 runs all in one, which a debugger wants.
+WORKERS ?= 2
 
 .PHONY: demo test setup pages pages-fresh clean
 
@@ -25,7 +27,7 @@ demo: $(READY)
 	$(RUN) show demo-mad longest
 
 test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
 
