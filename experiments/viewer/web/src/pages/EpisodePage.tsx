@@ -5,8 +5,8 @@ import { useKeys } from '../lib/keys'
 import { warm } from '../lib/layout'
 import { go, Link } from '../lib/router'
 import { ALL, api, nameOf, to, type Choice } from '../lib/routes'
-import { ask, exported, useAsk } from '../lib/source'
-import type { EpisodePage as Episode } from '../records'
+import { ask, exported, useAsk, useWhile } from '../lib/source'
+import type { EpisodePage as Episode, EpisodesPage } from '../records'
 import { Against } from '../parts/Against'
 import { Chars, Pairs, Problems, Sign, Stale, Verdict, Waiting, WORDS } from '../parts/Basics'
 import { ForkDialog } from '../parts/ForkDialog'
@@ -25,6 +25,11 @@ export function EpisodePage(props: Props) {
   const { run, position, choice } = props
   useEffect(warm, [])
   const { data, problem, again } = useAsk<Episode>(api.episode(run, position, choice), (key) => key === run)
+  // Which episodes are of a kind may not be known yet: the server looks through a long run's turns for a while.
+  const behind = data !== null && data.place === null && choice.filter !== 'all' && !exported
+  const looking = useAsk<EpisodesPage>(behind ? api.episodes(run, choice, 0, 1) : null)
+  useWhile(behind && looking.data !== null && looking.data.looked < looking.data.episodes, looking.again)
+  useEffect(() => { if (behind && looking.data !== null) again() }, [behind, looking.data?.looked, again])
   // The episode that was read last stays in sight until the next is there.
   const [last, setLast] = useState<Episode | null>(null)
   useEffect(() => {
@@ -154,6 +159,7 @@ export function nextOf(all: string[], some: string[], selected: string | null, b
 function Head({ episode, choice }: { episode: Episode; choice: Choice }) {
   const { task } = episode
   const [all, setAll] = useState(false)
+  const samples = [...episode.siblings, { position: episode.position, sample: episode.sample, status: episode.status }].sort((a, b) => a.sample - b.sample)
   const long = task.question.length > 160 || task.question.text.includes('\n')
   const tokens = episode.turns.reduce((sum, turn) => sum + turn.prompt_tokens + turn.completion_tokens, 0)
   return (
@@ -165,10 +171,10 @@ function Head({ episode, choice }: { episode: Episode; choice: Choice }) {
         {task.answers.length > 0 && !episode.reason.includes('expected') && <span className="quiet expected">expected <bdi><Chars text={task.answers.join(' or ').slice(0, 120)} /></bdi></span>}
         {episode.stop_reason && <span className="tag" title="how it ended"><Chars text={episode.stop_reason} /></span>}
         {episode.reason && <span className="quiet"><Chars text={episode.reason} /></span>}
-        <span className="quiet figures">{episode.turns.length} calls · {whole(tokens)} tokens · {duration(episode.seconds)}</span>
+        <span className="quiet figures">{[`${episode.turns.length} ${episode.turns.length === 1 ? 'call' : 'calls'}`, tokens > 0 && `${whole(tokens)} tokens`, episode.seconds > 0 && duration(episode.seconds)].filter(Boolean).join(' · ')}</span>
       </div>
       <nav className="steps" aria-label="Episodes">
-        {episode.siblings.length > 1 && <span className="siblings" aria-label="Samples of the task">{episode.siblings.slice(0, 16).map((other) => <Link key={other.position} to={to.episode(episode.run, other.position, choice)} aria-current={other.position === episode.position ? 'page' : undefined} title={`sample ${other.sample + 1}: ${WORDS[other.status]}`} aria-label={`sample ${other.sample + 1}: ${WORDS[other.status]}`}><Sign mark={other.status} /></Link>)}</span>}
+        {samples.length > 1 && <span className="siblings" aria-label="Samples of the task">{samples.slice(0, 16).map((other) => <Link key={other.position} to={to.episode(episode.run, other.position, choice)} aria-current={other.position === episode.position ? 'page' : undefined} title={`sample ${other.sample + 1}: ${WORDS[other.status]}`} aria-label={`sample ${other.sample + 1}: ${WORDS[other.status]}`}><Sign mark={other.status} /></Link>)}</span>}
         {episode.previous !== null ? <Link to={to.episode(episode.run, episode.previous, choice)} aria-label="Previous episode" title="previous (k)">‹</Link> : <span aria-hidden>‹</span>}
         <span className="n">{episode.place === null ? '–' : whole(episode.place + 1)} of {whole(episode.total)}{choice.filter !== 'all' && ` ${choice.filter}`}</span>
         {episode.next !== null ? <Link to={to.episode(episode.run, episode.next, choice)} aria-label="Next episode" title="next (j)">›</Link> : <span aria-hidden>›</span>}

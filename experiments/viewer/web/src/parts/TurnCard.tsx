@@ -44,8 +44,8 @@ export const TurnCard = memo(function TurnCard({ episode, turn, selected, folded
       {!folded && turn.tool_calls.map((call, i) => <ToolCall key={i} call={call} />)}
       <footer>
         <span className="figures">
-          <span title="prompt + completion tokens">{whole(turn.prompt_tokens)} + {whole(turn.completion_tokens)} tokens</span>
-          <span title="from asked to answered">{duration(turn.answered_s - turn.asked_s)}</span>
+          {turn.prompt_tokens + turn.completion_tokens > 0 && <span title="prompt + completion tokens">{whole(turn.prompt_tokens)} + {whole(turn.completion_tokens)} tokens</span>}
+          {turn.answered_s > turn.asked_s && <span title="from asked to answered">{duration(turn.answered_s - turn.asked_s)}</span>}
           {turn.mean_logprob !== null && <span title="mean log-probability of a token, nats">{nats(turn.mean_logprob)} nats</span>}
           {turn.contribution !== null && <span title="what the topology measured of this reply">contribution {number(turn.contribution)}</span>}
           {turn.reward !== null && <span className="reward" title={turn.rewards.map(([term, value]) => `${term} ${number(value)}`).join(', ')}>reward {signed(turn.reward)}</span>}

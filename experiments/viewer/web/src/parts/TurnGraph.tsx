@@ -1,5 +1,5 @@
 // The graph of turns. Solid lines: was shown the other's words; dashed: goes on from its own earlier turn.
-import { BaseEdge, Controls, EdgeLabelRenderer, Handle, MarkerType, MiniMap, Position, ReactFlow, ReactFlowProvider, useReactFlow, type Edge, type EdgeProps, type Node, type NodeProps } from '@xyflow/react'
+import { BaseEdge, Controls, EdgeLabelRenderer, Handle, MarkerType, MiniMap, Position, ReactFlow, ReactFlowProvider, useReactFlow, useStore, type Edge, type EdgeProps, type Node, type NodeProps } from '@xyflow/react'
 import { createContext, memo, useContext, useEffect, useMemo, useState } from 'react'
 import { number } from '../lib/format'
 import { drawn, edgeId, MANY, NODE, pathThrough, place, type Placed, type Point } from '../lib/layout'
@@ -21,9 +21,17 @@ function Drawn({ episode, selected, unfolded, select }: { episode: EpisodePage; 
   const { turns } = episode
   const placed = usePlaced(episode)
   const flow = useReactFlow()
+  const [width, height] = [useStore((state) => state.width), useStore((state) => state.height)]
   const related = useMemo(() => new Set(drawn(episode).filter((edge) => edge.source === selected || edge.target === selected).map(edgeId)), [episode, selected])
   const now = useMemo(() => ({ selected, unfolded, select, related }), [selected, unfolded, select, related])
   const { nodes, edges } = useMemo(() => elements(episode, placed), [episode, placed])
+  useEffect(() => {
+    // As large as fits, but never too small to read: what is larger then begins at its top.
+    if (placed === null || width === 0 || height === 0) return
+    const zoom = Math.min(1.1, Math.max(0.45, 0.92 * Math.min(width / placed.width, height / placed.height)))
+    const [x, y] = [(width - zoom * placed.width) / 2, (height - zoom * placed.height) / 2]
+    void flow.setViewport({ x: Math.max(16, x), y: Math.max(16, y), zoom })
+  }, [placed, flow, width, height])
   useEffect(() => {
     // A selected turn that is out of sight comes into it; the reader's own zoom stays.
     const at = selected === null ? undefined : placed?.nodes.get(selected)
@@ -40,7 +48,7 @@ function Drawn({ episode, selected, unfolded, select }: { episode: EpisodePage; 
     <Now.Provider value={now}>
       <div className={`graph ${turns.length > MANY.turns ? 'crowded' : ''}`} role="group" aria-label={`Graph of ${turns.length} turns`}>
         <ReactFlow<TurnNode, TurnEdge>
-          nodes={nodes} edges={edges} nodeTypes={NODES} edgeTypes={EDGES} fitView fitViewOptions={{ padding: 0.06, maxZoom: 1.1, minZoom: 0.45 }}
+          nodes={nodes} edges={edges} nodeTypes={NODES} edgeTypes={EDGES}
           minZoom={0.05} maxZoom={2} nodesDraggable={false} nodesConnectable={false} nodesFocusable={false} edgesFocusable={false} elementsSelectable={false} disableKeyboardA11y
           onlyRenderVisibleElements={turns.length > 120} zoomOnDoubleClick={false} deleteKeyCode={null} selectionKeyCode={null} multiSelectionKeyCode={null} panActivationKeyCode={null} zoomActivationKeyCode={null}
         >
