@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -169,18 +170,19 @@ def test_a_damaged_training_shows_the_lines_that_can_be_read(tmp_path: Path) -> 
     assert page["problems"][0]["what"] == "2 lines cannot be read" and page["run"]["episodes"] == 2
 
 
-def test_a_read_only_folder_can_be_looked_at(tmp_path: Path, words: Env) -> None:
-    run = debate(tmp_path, words)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    run.path.chmod(0o555)
-    user = os.geteuid()
-    if user == 0:  # to whom everything may be written
-        os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError):
-            (run.path / "new").touch()
-        assert len(StoreReader(run.path).outcomes()) == 5
-    finally:
-        os.seteuid(user)
-        run.path.chmod(0o755)
+def test_a_read_only_folder_can_be_looked_at(words: Env) -> None:
+    # Not below tmp_path, whose parents are closed to other users.
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        run = debate(Path(open_to_all), words)
+        run.path.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:  # to whom everything may be written
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                (run.path / "new").touch()
+            assert len(StoreReader(run.path).outcomes()) == 5
+        finally:
+            os.seteuid(user)
+            run.path.chmod(0o755)

@@ -8,6 +8,17 @@ import type { Series } from '../records'
 
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [12, 4], [1, 2]]
 
+/** A piece of the line as a background, so that the legend, too, tells lines apart without colour. */
+export function swatch(dash: number[], colour: string) {
+  if (dash.length === 0) return colour
+  let at = 0
+  const stops = dash.map((length, i) => {
+    const shade = i % 2 === 0 ? colour : 'transparent'
+    return `${shade} ${at}px ${(at += length)}px`
+  })
+  return `repeating-linear-gradient(90deg, ${stops.join(', ')})`
+}
+
 /** All lines of one chart on one axis of updates; where a line has no figure there is none. */
 export function aligned(series: Series[]): uPlot.AlignedData {
   const xs = [...new Set(series.flatMap((line) => line.x))].sort((a, b) => a - b)
@@ -36,9 +47,10 @@ export function Curves({ title, series }: { title: string; series: Series[] }) {
     const extra = series.flatMap((line, i) => (banded(line) ? [i, i] : []))
     const bands = series.filter(banded).map((_, i) => ({ series: [series.length + 2 * i + 2, series.length + 2 * i + 1] as [number, number], fill: lines[extra[2 * i]!] + '22' }))
     const few = data[0].length < 40
+    const markers = { width: 0, fill: (_: uPlot, i: number) => swatch(DASHES[(i - 1) % DASHES.length]!, lines[i - 1] ?? 'transparent') }
     const plot = new uPlot(
       {
-        width: area.clientWidth, height: 180, legend: { show: true, live: true }, bands, cursor: { points: { size: 6 } },
+        width: area.clientWidth, height: 180, legend: { show: true, live: true, markers }, bands, cursor: { points: { size: 6 } },
         scales: { x: { time: false, range: (_, from, till) => (from === till ? [from - 1, till + 1] : [from, till]) }, y: { range: (_, from, till) => (from === till ? (from === 0 ? [0, 1] : [from - Math.abs(from) / 2, till + Math.abs(till) / 2]) : uPlot.rangeNum(from, till, 0.1, true)) } },
         axes: [{ ...axis, size: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] }, { ...axis, size: 48, values: (_, ticks) => ticks.map(number) }],
         // Away from the pointer the legend tells where it has come to.
