@@ -54,6 +54,9 @@ def export(context: click.Context, run: str, root: Path, as_json: bool, **option
         raise ConfigError("--summary is without episodes: leave --episode out, or --summary")
     group = kind_of(root / run)
     if group in ("training", "sweep"):
+        if kind == "html" and not options["episodes"]:
+            _export_group(root, run, options, as_json)
+            return
         inside = next((path.relative_to(root) for path in below(root, root / run, group)), f"{run}/…")
         raise ConfigError(f"{run} is a {group}, whose episodes are in its runs: export one of these, such as {inside}")
     selection = Selection.of_run(Run.open(run, root), options["episodes"])
@@ -65,6 +68,17 @@ def export(context: click.Context, run: str, root: Path, as_json: bool, **option
     told = f"{selection.exported} episodes of {selection.run.name} → {options[kind]}"
     print_result(Text(told), lambda: data if spans is None else {**data, "spans": spans}, as_json)
     context.exit(1 if selection.unread else 0)
+
+
+def _export_group(root: Path, run: str, options: dict[str, Any], as_json: bool) -> None:
+    from rich.text import Text
+
+    from experiments.export.html import MAX_MB, export_group
+
+    path = options["html"]
+    left_out = export_group(root / run, path, root, options["max_mb"] or MAX_MB, options["force"])
+    data = {"run": run, "html": str(path), "episodes": 0, "left_out": left_out}
+    print_result(Text(f"the page of {run}, without episodes → {path}"), lambda: data, as_json)
 
 
 _OF = {

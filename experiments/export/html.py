@@ -23,9 +23,11 @@ from experiments.viewer.episode_page import read_episode, read_prompt, read_ques
 from experiments.viewer.episode_records import EpisodePage, Exported
 from experiments.viewer.keys import NotThereError
 from experiments.viewer.library import Library
-from experiments.viewer.records import Clipped
+from experiments.viewer.records import Clipped, RunsPage
 from experiments.viewer.run_page import read_grid, read_run
+from experiments.viewer.runs_page import read_row, read_runs
 from experiments.viewer.server import STATIC
+from experiments.viewer.training_page import read_training
 
 MAX_MB = 25.0
 TEMPLATE = STATIC / "standalone.html"
@@ -68,6 +70,57 @@ def export_html(
         library.close()
 
 
+def export_group(folder: Path, path: Path, root: Path, max_mb: float = MAX_MB, force: bool = False) -> list[str]:
+    """Write the page of a training or a sweep: its curves, and its runs in figures, without their episodes.
+
+    Args:
+        folder: of the training or sweep, below `root`.
+        path: of the file.
+        root: the folder of runs.
+        max_mb: most megabytes of data.
+        force: replace a file that is there.
+
+    Returns:
+        What was left out, in words.
+
+    Raises:
+        ConfigError: as `export_html`; or the page alone would be beyond `max_mb`.
+    """
+    before, after = _template()
+    library = Library(root.resolve())
+    try:
+        key = library.key(folder.resolve())
+        row, runs = read_row(library, folder.resolve()), read_runs(library, key)
+        answers: dict[str, Any] = {f"/api/runs?under={_part(key)}": runs.model_dump(mode="json")}
+        if row.kind == "training":
+            answers[_path(key, "training")] = read_training(library, key).model_dump(mode="json")
+        left_out = [f"the episodes of its {len(runs.runs)} runs are left out: export one of these runs to see them"]
+        data = escaped(
+            Exported(
+                made=_made(),
+                title=folder.name,
+                runs=RunsPage(under=None, runs=[row], problems=[]),
+                run=None,
+                episodes=[],
+                answers=answers,
+                left_out=left_out,
+            )
+        )
+    finally:
+        library.close()
+    if len(data) > max_mb * 1e6:
+        raise ConfigError(
+            f"{folder.name}: its page is {len(data) / 1e6:.1f} MB, expected at most {max_mb:g}; set --max-mb"
+        )
+    with whole_file(path, force) as written:
+        written.write_bytes(before + data + after)
+    return left_out
+
+
+def _made() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _template() -> tuple[bytes, bytes]:
     """What comes before and behind the data."""
     try:
@@ -99,9 +152,8 @@ class _Data:
     def write(self) -> None:
         selection, library, key = self._selection, self._library, self._key
         some = f", {len(selection.positions)} of {selection.of} episodes" * (len(selection.positions) < selection.of)
-        made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         head = Exported(
-            made=made, title=f"{selection.run.name}{some}", runs=None, run=None, episodes=[], answers={}, left_out=[]
+            made=_made(), title=f"{selection.run.name}{some}", runs=None, run=None, episodes=[], answers={}, left_out=[]
         )
         self._put(escaped(head.model_dump(include={"format", "made", "title", "runs"}))[:-1])
         run = None
@@ -173,7 +225,11 @@ class _Data:
 
 def _path(run: str, *parts: str) -> str:
     """As JavaScript's encodeURIComponent writes it."""
-    return "/".join(["/api/runs", *(quote(part, safe="!~*'()") for part in (run, *parts))])
+    return "/".join(["/api/runs", *map(_part, (run, *parts))])
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="!~*'()")
 
 
 def _entry(path: str, answer: BaseModel) -> bytes:

@@ -124,13 +124,19 @@ def test_pages_that_are_not_built_are_said_to_be(
     assert not (tmp_path / "talk.html").exists()
 
 
-def test_a_run_within_a_sweep_is_exported_and_the_sweep_is_not(
+def test_a_sweep_is_one_page_without_episodes_and_a_run_within_it_has_its_own(
     tmp_path: Path, words: Env, capsys: pytest.CaptureFixture[str]
 ) -> None:
     debate(tmp_path / "several", words)
     command = ["--html", str(tmp_path / "talk.html"), "--runs", str(tmp_path)]
-    assert main(["export", "several", *command]) == 2
+    assert main(["export", "several", "--parquet", str(tmp_path / "tables"), "--runs", str(tmp_path)]) == 2
     assert "several is a sweep" in (said := capsys.readouterr().err) and "such as several/talk" in said
+    assert main(["export", "several", "--html", str(tmp_path / "all.html"), "--runs", str(tmp_path)]) == 0
+    page, browser = held(tmp_path / "all.html"), client(tmp_path)
+    assert [row["key"] for row in page["runs"]["runs"]] == ["several"] and page["episodes"] == []
+    assert page["left_out"] == ["the episodes of its 1 runs are left out: export one of these runs to see them"]
+    assert list(page["answers"]) == ["/api/runs?under=several"]
+    assert page["answers"]["/api/runs?under=several"] == browser.get("/api/runs?under=several").json()
     assert main(["export", "several/talk", *command]) == 0
     data = held(tmp_path / "talk.html")
     assert data["run"]["run"]["key"] == "several~talk" and "/api/runs/several~talk/grid" in data["answers"]

@@ -2,7 +2,7 @@ import { useEffect, useState } from 'react'
 import { Help } from './parts/Help'
 import { Link, useAddress } from './lib/router'
 import { nameOf, parentOf, parse, to, type Page } from './lib/routes'
-import { exported, useLive } from './lib/source'
+import { exported, holds, useLive } from './lib/source'
 import { visible } from './lib/text'
 import { switchTheme, useTheme } from './lib/theme'
 import { ComparePage } from './pages/ComparePage'
@@ -48,7 +48,7 @@ const LINKS = {
 function Shown({ page }: { page: Page }) {
   switch (page.page) {
     case 'runs':
-      return exported && !exported.runs ? <FirstOfFile /> : <RunsPage />
+      return exported ? <FirstOfFile /> : <RunsPage />
     case 'compare':
       return <ComparePage runs={page.runs} />
     case 'run':
@@ -60,9 +60,10 @@ function Shown({ page }: { page: Page }) {
   }
 }
 
-/** A file without a list of runs opens at what it holds. */
+/** A file opens at what it holds. */
 function FirstOfFile() {
-  if (exported?.run) return <RunPage run={exported.run.run.key} choice={{ filter: 'all', sort: 'position', task: '' }} />
+  const run = exported?.run?.run ?? exported?.runs?.runs[0]
+  if (run) return <RunPage run={run.key} choice={{ filter: 'all', sort: 'position', task: '' }} />
   const first = exported?.episodes[0]
   if (first) return <EpisodePage run={first.run} position={first.position} turn={null} choice={{ filter: 'all', sort: 'position', task: '' }} />
   return <div className="problems">This file holds no run and no episode.</div>
@@ -71,13 +72,12 @@ function FirstOfFile() {
 function Crumbs({ page }: { page: Page }) {
   const run = page.page === 'run' || page.page === 'episode' ? page.run : null
   const above = run === null ? null : parentOf(run)
-  const held = (key: string) => !exported || exported.run?.run.key === key
   return (
     <ol className="crumbs">
       <li><Link to={to.runs()} className="home">Palaestra</Link></li>
       {page.page === 'compare' && <li aria-current="page">Comparison</li>}
-      {above !== null && <li>{held(above) ? <Link to={to.run(above)}><Chars text={nameOf(above)} /></Link> : <Chars text={nameOf(above)} />}</li>}
-      {run !== null && <li aria-current={page.page === 'run' ? 'page' : undefined}>{page.page === 'run' || !held(run) ? <Chars text={nameOf(run)} /> : <Link to={to.run(run, page.page === 'episode' ? page.choice : undefined)}><Chars text={nameOf(run)} /></Link>}</li>}
+      {above !== null && <li>{holds(above) ? <Link to={to.run(above)}><Chars text={nameOf(above)} /></Link> : <Chars text={nameOf(above)} />}</li>}
+      {run !== null && <li aria-current={page.page === 'run' ? 'page' : undefined}>{page.page === 'run' || !holds(run) ? <Chars text={nameOf(run)} /> : <Link to={to.run(run, page.page === 'episode' ? page.choice : undefined)}><Chars text={nameOf(run)} /></Link>}</li>}
       {page.page === 'episode' && <li aria-current="page">Episode {page.position + 1}</li>}
     </ol>
   )

@@ -6,6 +6,9 @@ import { api } from './routes'
 /** What a file made by `palaestra export --html` holds; null when a server is asked. */
 export const exported: Exported | null = readExported()
 
+/** Whether there is a page of a run, training or sweep to go to. */
+export const holds = (key: string) => !exported || exported.run?.run.key === key || (exported.runs?.runs ?? []).some((run) => run.key === key)
+
 function readExported(): Exported | null {
   const text = document.getElementById('palaestra-data')?.textContent?.trim()
   return text ? (JSON.parse(text) as Exported) : null

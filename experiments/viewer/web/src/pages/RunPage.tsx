@@ -22,6 +22,7 @@ export function RunPage({ run, choice }: { run: string; choice: Choice }) {
   return (
     <div className="page">
       <Head run={row} unread={0} />
+      {exported && <LeftOut />}
       <Problems problems={row.problems} />
       {row.kind === 'training' && <Training run={run} />}
       <Inside run={run} kind={row.kind} />

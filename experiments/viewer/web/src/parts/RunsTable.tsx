@@ -3,7 +3,7 @@ import { useMemo, useState } from 'react'
 import { compact, dollars, duration, interval, percent, when, whole } from '../lib/format'
 import { Link, go } from '../lib/router'
 import { to } from '../lib/routes'
-import { exported } from '../lib/source'
+import { exported, holds } from '../lib/source'
 import type { RunRow } from '../records'
 import { Chars } from './Basics'
 
@@ -95,7 +95,7 @@ function sort(runs: RunRow[], column: Column, down: boolean): RunRow[] {
 function Name({ run }: { run: RunRow }) {
   return (
     <span className="runname">
-      <Link to={to.run(run.key)}><bdi><Chars text={run.name} /></bdi></Link>
+      {holds(run.key) ? <Link to={to.run(run.key)}><bdi><Chars text={run.name} /></bdi></Link> : <bdi><Chars text={run.name} /></bdi>}
       {run.kind !== 'run' && <span className="tag">{run.kind}</span>}
       {run.fork && <span className="tag" title={run.fork.changes.join('; ')}>fork</span>}
       <RunState run={run} />
