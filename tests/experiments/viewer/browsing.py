@@ -22,6 +22,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="there is no chromium")
 """Where tests must be complete there has to be one: they fail without."""
 START_S = 60
+WAIT_S = 60
+"""For anything that a page is to show: long, as tests share their machine with others."""
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def chromium() -> Iterator["Browser"]:
 def watched(browser: "Browser", **options: Any) -> Iterator["Page"]:
     """A page that must not complain: no error on its console, nothing thrown, nothing asked of another server."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    context.set_default_timeout(1000 * WAIT_S)
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

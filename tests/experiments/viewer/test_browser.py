@@ -31,7 +31,6 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
     with watched(browser) as opened:
-        opened.set_default_timeout(15_000)
         yield opened
 
 
@@ -134,9 +133,11 @@ def test_keys_go_to_the_next_disagreement_and_replay_the_episode(talk: str, page
     page.get_by_label("Turns unfolded").focus()
     page.keyboard.press("Home")
     page.locator("article.turn.folded").nth(5).wait_for()
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("1 / 6").wait_for()
+    assert page.locator("article.turn.folded").count() == 5
     page.locator("h3").first.click()
     page.keyboard.press(" ")
-    page.get_by_text("3 / 6").wait_for()
     page.get_by_text("6 / 6").wait_for()
     page.get_by_role("button", name="Play").wait_for()
     assert page.locator("article.turn.folded").count() == 0
