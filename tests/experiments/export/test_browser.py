@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.export.html import export_html
+from experiments.export.html import export_group, export_html
 from experiments.export.selection import Selection
 from tests.experiments.export.export_helpers import run_of, turn
 from tests.experiments.test_store import simple
@@ -64,3 +64,16 @@ def test_a_file_shows_its_episodes_and_runs_nothing(file: str, page: Any) -> Non
     assert "\x1b" not in shown and "\u202e" not in shown, "control characters are made visible"
     assert page.evaluate("window.ran") is None
     assert complaints == [] and {url.partition("#")[0] for url in asked} == {file}
+
+
+def test_the_page_of_a_sweep_names_its_runs_and_leads_to_none(file: str, page: Any, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "run", tmp_path / "several" / "run")
+    export_group(tmp_path / "several", tmp_path / "all.html", tmp_path)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto((tmp_path / "all.html").as_uri())
+    page.get_by_role("heading", name="several").wait_for()
+    row = page.get_by_role("row").filter(has_text="run").last
+    row.wait_for()
+    assert "the episodes of its 1 runs are left out" in page.locator("body").inner_text()
+    assert row.get_by_role("link").count() == 0 and complaints == []
