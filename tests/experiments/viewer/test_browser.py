@@ -173,6 +173,29 @@ def test_a_run_is_followed_while_it_is_played(tmp_path: Path, words: Env, page: 
         page.locator(".elist a").nth(4).wait_for()
 
 
+SEEN = """seen => {
+    Object.defineProperty(document, 'hidden', { value: !seen, configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))
+}"""
+
+
+def test_more_tabs_than_a_browser_has_connections_can_be_open(talk: str, page: "Page") -> None:
+    """Each followed what is stored by a connection of its own, and the seventh never opened."""
+    page.goto(talk)
+    page.get_by_role("link", name="talk").wait_for()
+    tabs = [page]
+    for _ in range(7):
+        tabs[-1].evaluate(SEEN, False)  # a browser without a screen shows all its tabs
+        tabs.append(page.context.new_page())
+        tabs[-1].goto(talk, timeout=20_000)
+        tabs[-1].get_by_role("link", name="talk").wait_for()
+    tabs[-1].evaluate(SEEN, False)
+    with page.expect_response(lambda answer: answer.url.endswith("/api/runs")):
+        page.evaluate(SEEN, True)  # what it may have missed is asked for
+    for tab in tabs[1:]:
+        tab.close()
+
+
 def test_hostile_text_is_text(tmp_path: Path, words: Env, page: "Page") -> None:
     debate(tmp_path, words, "<img src=x onerror=alert(1)>", ScriptedEngine(lambda _: HOSTILE))
     with served(tmp_path, page) as url:

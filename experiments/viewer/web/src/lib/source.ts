@@ -149,22 +149,40 @@ export function useLive(run: string | null): Link {
   const [link, setLink] = useState<Link>(exported ? 'file' : 'live')
   useEffect(() => {
     if (exported) return
-    const events = new EventSource(api.events(run))
-    let lost = false
-    events.addEventListener('changed', (event) => {
-      const changed = JSON.parse((event as MessageEvent<string>).data) as Changed
-      hears.forEach((hear) => hear([...changed.runs.map((stored) => stored.run), ...changed.gone]))
-    })
-    events.onopen = () => {
-      setLink('live')
-      if (lost) hears.forEach((hear) => hear(null))
-      lost = false
+    let events: EventSource | null = null
+    let missed = false
+    const open = () => {
+      events = new EventSource(api.events(run))
+      events.addEventListener('changed', (event) => {
+        const changed = JSON.parse((event as MessageEvent<string>).data) as Changed
+        hears.forEach((hear) => hear([...changed.runs.map((stored) => stored.run), ...changed.gone]))
+      })
+      events.onopen = () => {
+        setLink('live')
+        if (missed) hears.forEach((hear) => hear(null))
+        missed = false
+      }
+      events.onerror = () => {
+        missed = true
+        setLink('lost')
+      }
     }
-    events.onerror = () => {
-      lost = true
-      setLink('lost')
+    const close = () => {
+      events?.close()
+      events = null
     }
-    return () => events.close()
+    // A browser has six connections to a server for all its tabs together: a tab that nobody sees holds none.
+    const follow = () => {
+      if (!document.hidden) return events ?? open()
+      missed = true
+      close()
+    }
+    follow()
+    document.addEventListener('visibilitychange', follow)
+    return () => {
+      document.removeEventListener('visibilitychange', follow)
+      close()
+    }
   }, [run])
   return link
 }
