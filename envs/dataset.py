@@ -4,7 +4,6 @@ Files are read where they lie; nothing is fetched. Answers are compared as text,
 math-verify in a process that can be killed; a comparison that hangs or crashes gives `unscorable`.
 """
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from envs.grading import (
     same_number,
     same_text,
 )
+from envs.rows import is_whole, read_rows
 from envs.types import Split, Task, Verdict, final_answer
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -155,14 +155,12 @@ def _open(name: str, path: Path | None, layout: Format, seed: int | None, timeou
 
 def _read_tasks(name: str, path: Path, layout: Format) -> Iterator[Task]:
     seen: set[str] = set()
-    for place, row in _read_rows(name, path):
-        if not isinstance(row, dict):
-            raise ConfigError(f"env {name}: {place}: expected an object, found {clip(row)}")
+    for place, row in read_rows(name, path):
         question = _field(name, place, row, layout.question)
         answers = _field(name, place, row, layout.answer)
         if not isinstance(question, str) or not question.strip():
             raise ConfigError(f"env {name}: {place}: expected a question as text, found {clip(question)}")
-        if not _is_whole(json.dumps([question, answers], default=str, ensure_ascii=False)):
+        if not is_whole([question, answers]):
             raise ConfigError(f"env {name}: {place}: half of a surrogate pair, which is no text; mend that character")
         texts = [_text(value) for value in (answers if isinstance(answers, list) else [answers])]
         accepted = [final_answer(text) if layout.marked and text else text for text in texts]
@@ -186,59 +184,9 @@ def _field(name: str, place: str, row: dict[str, Any], names: Sequence[str]) -> 
     )
 
 
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _text(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip() or None
-
-
-def _read_rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows with their place in the file, for messages."""
-    try:
-        if path.suffix == ".parquet":
-            yield from _read_parquet(path)
-            return
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"env {name}: cannot read {path}: {error}") from None
-    if path.suffix == ".json":
-        try:
-            rows = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"env {name}: {path} is not JSON: {error}") from None
-        if not isinstance(rows, list):
-            raise ConfigError(f"env {name}: {path}: expected a list of objects, found {clip(rows)}")
-        yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(rows, 1))
-        return
-    if path.suffix != ".jsonl":
-        raise ConfigError(f"env {name}: expected a .jsonl, .json or .parquet file, found {path}")
-    # Not splitlines: JSON strings may hold line separators that are none to JSON lines.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield f"{path.name}, line {number}", json.loads(line)
-            except ValueError as error:
-                raise ConfigError(
-                    f"env {name}: {path.name}, line {number} is not JSON: {error}; found {clip(line)}"
-                ) from None
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise OSError(next(iter(str(error).splitlines()), type(error).__name__)) from None
-    yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(rows, 1))
