@@ -11,11 +11,13 @@ from envs.check import check_env
 from envs.dataset import PRESETS, Dataset, dataset, preset
 from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.grading import Grader, GraderError
+from envs.steps import Steps
 from envs.types import Env, Split, Task, Verdict, final_answer
 
 ENVS: dict[str, Callable[..., Env]] = {
     "arithmetic": Arithmetic,
     "dataset": dataset,
+    "steps": Steps,
     **{name: preset(name) for name in PRESETS},
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "Grader",
     "GraderError",
     "Split",
+    "Steps",
     "Task",
     "Verdict",
     "check_env",

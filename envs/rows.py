@@ -1,4 +1,4 @@
-"""Rows of .jsonl, .json and .parquet files with their places, for the envs that are made of files. Nothing is fetched."""
+"""Rows of .jsonl, .json and .parquet files with their places, for envs that are made of files. Nothing is fetched."""
 
 import json
 from collections.abc import Iterator
