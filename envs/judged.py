@@ -5,6 +5,7 @@ released, from files that lie on disk. `envs.steps` makes tasks of them; sets of
 form.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -150,10 +151,8 @@ def _deltabench(where: str, row: Mapping[str, Any]) -> Judged:
         steps = _numbered(str(_field(where, row, "sections_content")))
     numbers = _field(where, row, "reason_error_section_numbers", "error_section_numbers")
     if isinstance(numbers, str):
-        try:
+        with contextlib.suppress(ValueError):
             numbers = json.loads(numbers or "[]")
-        except ValueError:
-            pass
     if not isinstance(numbers, list) or not all(type(n) is int and 1 <= n <= len(steps) for n in numbers):
         raise ConfigError(f"{where}: expected numbers of wrong sections from 1 to {len(steps)}, found {clip(numbers)}")
     wrong = min(numbers) - 1 if numbers else None

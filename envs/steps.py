@@ -171,7 +171,7 @@ def _drawn(
 
     def take(at: int, n: int) -> int:
         """Draws at one place; how many were not to be had."""
-        chosen = sorted(free.get(at, []), key=lambda i: used[i])[:n]
+        chosen = sorted(free.get(at, []), key=lambda i: used[i])[:n] if n else []
         for i in chosen:
             used[i] += 1
         if chosen:
