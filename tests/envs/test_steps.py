@@ -48,11 +48,11 @@ def step(*rated: tuple[str, int | None], chosen: int | None = 0, by_hand: Any = 
     return {"completions": completions, "human_completion": by_hand, "chosen_completion": chosen}
 
 
-def labelled(*steps: dict[str, Any], finish: str = "found_error", **question: Any) -> dict[str, Any]:
+def labelled(*steps: dict[str, Any], finish: str = "found_error", written: Any = None) -> dict[str, Any]:
     return {
         "labeler": "x",
         "generation": None,
-        "question": {"problem": "p?", **question},
+        "question": {"problem": "p?", "pre_generated_steps": written},
         "label": {"steps": list(steps), "finish_reason": finish},
     }
 
@@ -107,12 +107,11 @@ def test_prm800k_follows_the_path_that_was_chosen(tmp_path: Path) -> None:
 def test_prm800k_where_labelling_stopped(tmp_path: Path) -> None:
     stopped = step(("x", -1), ("better", 0), ("y", -1), chosen=None)
     assert first_wrong(tmp_path, labelled(step(("a", 1)), stopped)) == (("a", "x"), 1)
-    rest = {"pre_generated_steps": ["a", "x", "c", "d"]}
-    assert first_wrong(tmp_path, labelled(step(("a", 1)), stopped, **rest)) == (("a", "x", "c", "d"), 1)
-    other = {"pre_generated_steps": ["z", "x", "c"]}
-    assert first_wrong(tmp_path, labelled(step(("a", 1)), stopped, **other)) == (("a", "x"), 1)
+    rest = ["a", "x", "c", "d"]
+    assert first_wrong(tmp_path, labelled(step(("a", 1)), stopped, written=rest)) == (("a", "x", "c", "d"), 1)
+    assert first_wrong(tmp_path, labelled(step(("a", 1)), stopped, written=["z", "x", "c"])) == (("a", "x"), 1)
     unrated = step(("b", None), chosen=None)
-    assert first_wrong(tmp_path, labelled(step(("a", 1)), unrated, finish="give_up", **rest)) == (("a",), None)
+    assert first_wrong(tmp_path, labelled(step(("a", 1)), unrated, finish="give_up", written=rest)) == (("a",), None)
     assert read(tmp_path, labelled(unrated)) == [] == read(tmp_path, labelled(step(("a", 1)), finish="bad_problem"))
 
 
