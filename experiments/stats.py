@@ -3,7 +3,7 @@
 Scores are 0 to 1; unscorable and failed episodes are left out by the caller, never counted as 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,36 @@ def bonett_price(wins: int, losses: int, n: int) -> Interval:
     return float(max(-1.0, up - down - half)), float(min(1.0, up - down + half))
 
 
+def bootstrap(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> Interval | None:
+    """95 % percentile interval of a statistic over units, whose values in all columns are resampled together.
+
+    Args:
+        statistic: of the columns along `axis`; resamples for which it is not a number are left out.
+        columns: each (units,).
+
+    Returns:
+        None where the statistic is the same in every resample, so that nothing can be told.
+    """
+    if len(columns[0]) < 2:
+        return None
+    result = stats.bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_batch(len(columns) * len(columns[0])),
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    found = result.bootstrap_distribution[np.isfinite(result.bootstrap_distribution)]
+    if not len(found) or np.ptp(found) == 0:
+        return None
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def _task_means(scores: Scores) -> np.ndarray:
     return np.array([np.mean(values) for values in scores.values()])
 
@@ -100,18 +130,7 @@ def _binary(scores: Scores) -> bool:
 
 
 def _bootstrap(means: np.ndarray) -> Interval | None:
-    if np.ptp(means) == 0:
-        return None
-    result = stats.bootstrap(
-        (means,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=_batch(len(means)),
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return bootstrap(np.mean, means) if np.ptp(means) else None
 
 
 def _sign_flip(differences: np.ndarray) -> float:
