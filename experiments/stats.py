@@ -3,6 +3,7 @@
 Scores are 0 to 1; unscorable and failed episodes are left out by the caller, never counted as 0.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,17 +104,20 @@ def bootstrap(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> Int
     """
     if len(columns[0]) < 2:
         return None
-    result = stats.bootstrap(
-        columns,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=_batch(len(columns) * len(columns[0])),
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():
+        # Resamples without a number, or all with the same: both are looked for below.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            columns,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=_batch(len(columns) * len(columns[0])),
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
     found = result.bootstrap_distribution[np.isfinite(result.bootstrap_distribution)]
     if not len(found) or np.ptp(found) == 0:
         return None
