@@ -304,6 +304,23 @@ def test_correct_steps_are_drawn_evenly_over_solutions(tmp_path: Path) -> None:
     assert [t.id for t in tasks] != sorted(t.id for t in tasks)
 
 
+def test_solutions_that_reach_a_late_place_are_kept_for_it(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", solutions([(1, 0), (3, 2), (3, None)]))
+    for seed in range(8):
+        _, correct = judged_steps_of(Steps(path, ask="step", seed=seed).tasks())
+        assert sorted(correct) == [("1.0", 0), ("2.2", 2)]
+
+
+def test_the_nearest_place_is_taken_where_none_is_correct_at_the_same(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", solutions([(4, 3), (1, None)]))
+    assert judged_steps_of(Steps(path, ask="step").tasks()) == ([("0.3", 3)], [("0.2", 2)])
+
+
+def test_whether_a_step_is_wrong_is_not_told_by_its_turn(tmp_path: Path) -> None:
+    tasks = Steps(save(tmp_path / "rows.jsonl", solutions([(2, 1), (2, None)] * 20)), ask="step").tasks()
+    assert {task.answers == ("none",) for task in tasks[::2]} == {True, False}
+
+
 def test_only_the_judged_step_is_asked_for(tmp_path: Path) -> None:
     env = Steps(save(tmp_path / "rows.jsonl", solutions([(3, 2), (3, None)])), ask="step")
     by_id = {task.id: task for task in env.tasks()}
