@@ -12,10 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from envs.types import final_answer
-
-ErrorKind = Literal["calculation", "digit", "number", "operation", "order"]
-ERROR_KINDS: tuple[ErrorKind, ...] = ("calculation", "digit", "number", "operation", "order")
+from envs.types import ERROR_KINDS, ErrorKind, final_answer
 
 
 class _Result(BaseModel):

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from envs.errors import ConfigError
-from envs.types import Split, Task, Verdict
+from envs.types import ErrorKind, Split, Task, Verdict
 
 LEVELS = range(1, 9)
 Numbers = Literal["small", "large"]
@@ -267,6 +267,16 @@ class Arithmetic:
                 if right != step:
                     return run_report(line, right, step)
         return None
+
+    def spoil(self, task: Task, before: Sequence[str], step: str, seed: int) -> tuple[ErrorKind, str] | None:
+        """See envs.types.Spoils."""
+        from envs.slips import wrong_step
+
+        steps = [parsed for text in (*before, step) if (parsed := parse_step(text))]
+        if len(steps) <= len(before):
+            return None
+        kind, wrong = wrong_step(task.details["expression"], steps, len(before), random.Random(seed))
+        return kind, str(wrong)
 
     async def group(self, answers: Sequence[str]) -> list[int]:
         keys = [answer.strip() if (number := _integer(answer)) is None else number for answer in answers]

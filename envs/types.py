@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 Split = Literal["train", "validation", "test"]
 Status = Literal["correct", "incorrect", "unparsed", "unscorable"]
+ErrorKind = Literal["calculation", "digit", "number", "operation", "order"]
+ERROR_KINDS: tuple[ErrorKind, ...] = ("calculation", "digit", "number", "operation", "order")
+"""How a step can be spoiled: a wrong result, a digit of it changed or swapped, another number, another operation, a
+step that may not be done yet."""
 
 
 class Task(BaseModel):
@@ -85,6 +89,15 @@ class Checks(Protocol):
     async def check(self, task: Task, reply: str) -> str | None:
         """What running a solution shows to be wrong with it, said to whoever wrote it; None when nothing is. It must
         not look at the task's answers."""
+        ...
+
+
+@runtime_checkable
+class Spoils(Protocol):
+    """An env that can make errors by rule: what a critic learns from that has no opponent."""
+
+    def spoil(self, task: Task, before: Sequence[str], step: str, seed: int) -> tuple[ErrorKind, str] | None:
+        """A wrong version of a right step and its kind, fixed by the seed; None for a step that it cannot read."""
         ...
 
 

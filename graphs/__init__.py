@@ -13,7 +13,8 @@ from graphs.selforg import selforg
 from graphs.shapes import chain, loop
 from graphs.society import society
 from graphs.solo import solo
-from graphs.stepwise import stepwise
+from graphs.spc import spc, spc_pairs
+from graphs.stepwise import judge_steps, stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
 from graphs.topology import Builder, Graph, Topology, build, fit, load_function, topology
 from graphs.turns import Episode, Failure, Turn
@@ -27,6 +28,7 @@ TOPOLOGIES: dict[str, Builder] = {
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
         *(self_refine, actor_critic, stepwise, self_debug, friction, verify_refine),
         *(society, mad, selforg),
+        *(spc, spc_pairs, judge_steps),
     )
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "friction",
     "gsa",
     "judge",
+    "judge_steps",
     "load_function",
     "loop",
     "mad",
@@ -70,6 +73,8 @@ __all__ = [
     "society",
     "solo",
     "solve",
+    "spc",
+    "spc_pairs",
     "speak",
     "stepwise",
     "topology",

@@ -6,6 +6,8 @@ side and their last answers vote. A verdict that cannot be read lets a step stan
 is no step to be judged.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 from langgraph.runtime import Runtime
@@ -13,8 +15,9 @@ from pydantic import Field
 
 from agents.moves import CRITIQUE, SOLVE
 from agents.results import Critique
+from envs.steps import NONE, given
 from envs.types import final_answer, split_steps
-from graphs.shapes import lane_roles, loop
+from graphs.shapes import chain, lane_roles, loop
 from graphs.solo import SOLVER
 from graphs.table import Ask, Stage, Table, count_votes, solve, speak
 from graphs.topology import Graph, topology
@@ -38,7 +41,11 @@ def stepwise(lanes: Annotated[int, Field(ge=1)] = 1, rounds: Annotated[int, Fiel
     async def mend(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         solutions = [turn for turn in state.latest(solvers) if turn.round == state.round]
         steps = {turn.id: judged_steps(turn) for turn in solutions}
-        asks = [_critique(state, turn, steps[turn.id], i) for turn in solutions for i in range(len(steps[turn.id]))]
+        asks = [
+            critique_of(state, turn.role.replace(SOLVER, CRITIC), steps[turn.id], i, [turn])
+            for turn in solutions
+            for i in range(len(steps[turn.id]))
+        ]
         verdicts = await speak(state, runtime, asks)
         wrong = [_first_wrong(turn, verdicts) for turn in solutions]
         again = [
@@ -58,15 +65,40 @@ def stepwise(lanes: Annotated[int, Field(ge=1)] = 1, rounds: Annotated[int, Fiel
     return loop(answer, mend, settle, lambda state: bool(state.stop_reason) or state.round > rounds)
 
 
+@topology(roles=lambda **settings: (CRITIC,))
+def judge_steps(retries: Annotated[int, Field(ge=0)] = 0) -> Graph:
+    """A critic judges the steps that env `steps` gives, each on its own; the answer is the first that it finds wrong,
+    from 0, or none. As SPC is evaluated on ProcessBench.
+
+    Args:
+        retries: how often a critic is asked again whose verdict cannot be read; then there is no answer.
+    """
+
+    async def verdicts(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        steps, judged = given(runtime.context.task)
+        lines = [step if step.endswith("\n") else f"{step}\n" for step in steps]
+        turns = await speak(state, runtime, [critique_of(state, CRITIC, lines, at) for at in judged], 1, retries)
+        last = [turn for turn, after in pairwise([*turns, None]) if turn and not (after and after.is_retry)]
+        runtime.context.notes.extend({"judged": turn.id, "step": at} for turn, at in zip(last, judged, strict=True))
+        update = {"turns": turns, "round": 1}
+        if any(turn.failure for turn in last):
+            return {**update, "answer": None, "stop_reason": "a verdict that cannot be read"}
+        wrong = next((at for turn, at in zip(last, judged, strict=True) if _is_wrong(turn)), None)
+        return {**update, "answer": NONE if wrong is None else str(wrong), "stop_reason": "judged"}
+
+    return chain(verdicts)
+
+
 def judged_steps(solution: Turn) -> list[str]:
     """The steps of a solution before the one that gives the answer."""
     steps = split_steps(solution.reply)
     return [step for step in steps if not (final_answer(step) and step is steps[-1])]
 
 
-def _critique(state: Table, solution: Turn, steps: list[str], at: int) -> Ask:
+def critique_of(state: Table, role: str, steps: Sequence[str], at: int, reads: Sequence[Turn] = ()) -> Ask:
+    """A critic asked whether one step is right after those before it."""
     fields = {"question": state.question, "steps": "".join(steps[:at]).rstrip(), "step": steps[at].strip()}
-    return Ask(solution.role.replace(SOLVER, CRITIC), CRITIQUE, fields, reads=[solution], instructions=CRITIC)
+    return Ask(role, CRITIQUE, fields, reads=reads, instructions=CRITIC)
 
 
 def _first_wrong(solution: Turn, verdicts: list[Turn]) -> tuple[int, int] | None:

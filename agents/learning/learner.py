@@ -25,6 +25,8 @@ class Learner:
         """Taken by this policy."""
         self.versions = [] if policy.start_version is None else [policy.start_version]
         """That its samples can come from, the oldest first."""
+        self._past: list[str] = []
+        """Versions that it had before it was taken back to an earlier state."""
         self._trainer, self._workers = trainer, workers
         self._rate = trainer.learning_rate if settings.learning_rate is None else settings.learning_rate
         self._exports = 0
@@ -43,9 +45,14 @@ class Learner:
         """The newest; empty before a new adapter's first export."""
         return self.versions[-1] if self.versions else ""
 
-    def behind(self, version: str) -> int:
-        """How many versions were exported after this one."""
-        return len(self.versions) - 1 - self.versions.index(version)
+    def behind(self, version: str) -> int | None:
+        """How many versions were exported after this one; None for one from before it was taken back."""
+        return len(self.versions) - 1 - self.versions.index(version) if version in self.versions else None
+
+    def accepted(self, lag: int) -> list[str]:
+        """The versions that samples may come from now: none older than the lag allows. Where the ratio is to the frozen
+        reference it does not matter how old they are, as long as they are its own (SPC learns from all rounds)."""
+        return [*self._past, *self.versions] if self.loss.ratio_to == "reference" else self.versions[-1 - lag :]
 
     @property
     def vocabulary(self) -> int:
@@ -94,6 +101,7 @@ class Learner:
             "moments": moments,
             "steps": self.steps,
             "versions": list(self.versions),
+            "past": list(self._past),
             "exports": self._exports,
             "exported_at": self._exported_at,
         }
@@ -123,7 +131,9 @@ class Learner:
             self._workers.put(parameter, state["weights"][name])
             if moments := state["moments"][name]:
                 self._optimizer.state[parameter] = {key: self._moment(parameter, one) for key, one in moments.items()}
+        had = [*state.get("past", ()), *self._past, *self.versions]
         self.steps, self.versions = state["steps"], list(state["versions"])
+        self._past = [version for version in dict.fromkeys(had) if version not in self.versions]
         # What this trainer exported since may have been published: its numbers are spent.
         newer = self._exports > state["exports"]
         self._exports = max(self._exports, state["exports"])

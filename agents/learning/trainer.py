@@ -147,8 +147,7 @@ class Trainer:
         return self._learners[policy]
 
     def _refuse(self, items: Sequence[Item], chosen: Mapping[str, Sequence[int]]) -> None:
-        lag = self.settings.lag
-        accepted = {name: learner.versions[-1 - lag :] for name, learner in self._learners.items()}
+        accepted = {name: learner.accepted(self.settings.lag) for name, learner in self._learners.items()}
         for name, rows in chosen.items():
             vocabulary = self._learners[name].vocabulary if name in self._learners else 0
             refuse([items[row] for row in rows], accepted, vocabulary, self.settings.recompute_old)
@@ -259,6 +258,7 @@ def _described(learner: Learner, items: Sequence[Item]) -> Metrics:
     metrics["reward"] = fmean(sample.reward for sample in samples)
     for role in sorted({sample.role for sample in samples}):
         metrics[f"reward/{role}"] = fmean(sample.reward for sample in samples if sample.role == role)
-    if behind := [learner.behind(sample.version) for sample in samples if not sample.supervised]:
+    ages = (learner.behind(sample.version) for sample in samples if not sample.supervised)
+    if behind := [age for age in ages if age is not None]:
         metrics |= {"staleness": fmean(behind), "staleness_max": max(behind)}
     return metrics

@@ -4,20 +4,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.results import ERROR_KINDS, ErrorKind
+from envs import slips
 from envs.arithmetic import (
     LARGEST,
     LEVELS,
     Numbers,
     Step,
-    check_step,
     compute,
     make_expression,
     question,
     reference,
     split_of,
 )
-from envs.types import Split
+from envs.types import ErrorKind, Split
 
 LEVEL_WEIGHTS = (0.18, 0.17, 0.16, 0.15, 0.13, 0.11, 0.06, 0.04)
 SHORT_LEVEL_WEIGHTS = (0.45, 0.35, 0.2, 0, 0, 0, 0, 0)
@@ -104,73 +103,14 @@ def flawed_steps(problem: Problem, rng: random.Random) -> list[Step]:
     """The canonical steps with one wrong result that is carried on; the answer is wrong and within 0–999."""
     while True:
         slip = rng.randrange(len(problem.steps))
-        steps = reference(problem.expression, {slip: _off(problem.steps[slip].result, rng)})
+        steps = reference(problem.expression, {slip: slips.off(problem.steps[slip].result, rng)})
         if steps[-1].result != problem.answer and all(0 <= step.result <= LARGEST["large"] for step in steps):
             return steps
 
 
-def _off(value: int, rng: random.Random) -> int:
-    """A number near `value` as slips make it: units, tens or hundreds off, or one digit changed or swapped."""
-    while True:
-        draw = rng.random()
-        if draw < 0.75:
-            wrong = value + rng.choice(
-                (1, -1, 2, -2) if draw < 0.4 else (10, -10, 20, -20) if draw < 0.68 else (100, -100)
-            )
-        else:
-            wrong = _other_digit(value, rng)
-        if wrong != value and 0 <= wrong <= LARGEST["large"]:
-            return wrong
-
-
-def _other_digit(value: int, rng: random.Random) -> int:
-    digits = list(str(value))
-    i = rng.randrange(len(digits))
-    if len(digits) > 1 and rng.random() < 0.4:
-        i = rng.randrange(len(digits) - 1)
-        digits[i], digits[i + 1] = digits[i + 1], digits[i]
-    else:
-        digits[i] = str(rng.randint(0, 9))
-    return int("".join(digits))
-
-
 def wrong_step(problem: Problem, index: int, rng: random.Random) -> tuple[ErrorKind, Step]:
-    """A wrong version of a step and its kind; the env's own checker confirms that it is wrong."""
-    before = [str(step) for step in problem.steps[:index]]
-    while True:
-        kind = rng.choices(ERROR_KINDS, (0.4, 0.2, 0.15, 0.15, 0.1))[0]
-        step = _spoil(problem, index, kind, rng)
-        if step is None or not 0 <= step.result <= LARGEST["large"]:
-            continue
-        if check_step(problem.expression, before, str(step)).status == "incorrect":
-            return kind, step
-
-
-def _spoil(problem: Problem, index: int, kind: ErrorKind, rng: random.Random) -> Step | None:
-    step = problem.steps[index]
-    if kind == "calculation":
-        offset = rng.choice((1, -1, 2, -2, 10, -10, 20, -20, 100, -100))
-        return step._replace(result=step.result + offset)
-    if kind == "digit":
-        return step._replace(result=_other_digit(step.result, rng))
-    if kind == "number":
-        others = [n for s in problem.steps for n in (s.left, s.right)]
-        right = rng.choice(others) if rng.random() < 0.5 else _off(step.right, rng)
-        return Step(step.left, step.operation, right, compute(step.left, step.operation, right))
-    if kind == "operation":
-        operation = {"+": "-", "-": "+", "*": "+"}[step.operation]
-        result = compute(step.left, operation, step.right)
-        written = operation if rng.random() < 0.6 else step.operation
-        return Step(step.left, written, step.right, result)
-    return _too_early(problem, index, rng)
-
-
-def _too_early(problem: Problem, index: int, rng: random.Random) -> Step | None:
-    """An operation between neighbours of the expression whose turn has not come, computed rightly."""
-    tokens = problem.expression.split()
-    i = rng.choice(range(1, len(tokens), 2))
-    left, operation, right = int(tokens[i - 1]), tokens[i], int(tokens[i + 1])
-    return Step(left, operation, right, compute(left, operation, right))
+    """A wrong version of a step and its kind."""
+    return slips.wrong_step(problem.expression, problem.steps, index, rng)
 
 
 def draw_solution(problem: Problem, rng: random.Random, right_share: float = RIGHT_SHARE) -> list[Step]:

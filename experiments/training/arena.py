@@ -17,6 +17,7 @@ from agents.company import Company
 from agents.types import EngineError
 from envs.types import Split, Task
 from experiments import stats
+from experiments.plan import Plan
 from experiments.progress import Progress
 from experiments.runner import play_all, recording
 from experiments.runs import CONFIG, RESULT, Run
@@ -56,9 +57,17 @@ class Arena:
         return {learner.name: self.registry.at(learner.name, updates) for learner in self.plan.learners}
 
     async def play(
-        self, folder: Path, tasks: Sequence[Task], samples: int, seed: int, split: Split, weights: Weights, greedy=False
+        self, folder: Path, plan: Plan, tasks: Sequence[Task], split: Split, weights: Weights, greedy=False
     ) -> Run:
         """Play tasks with some weights into a folder, unless that was done before.
+
+        Args:
+            folder: of the run.
+            plan: what is played, how often and with which seed; its own tasks are not.
+            tasks: those that are.
+            split: that they are of.
+            weights: of every policy.
+            greedy: at temperature 0.
 
         Raises:
             EngineError: the weights could not be published, or not one episode ended.
@@ -66,7 +75,7 @@ class Arena:
         if not (folder / RESULT).is_file():
             await self._serve(weights)
             started = time.monotonic()
-            await self._play(folder, tasks, samples, seed, split, weights, greedy)
+            await self._play(folder, replace(plan, tasks=tasks), split, weights, greedy)
             self.played_s += time.monotonic() - started
         run = Run(folder)
         outcomes = run.store.outcomes()
@@ -87,8 +96,8 @@ class Arena:
         schedule, weights, started = self.plan.schedule, self.weights(updates), time.monotonic()
         split = schedule.test_split if kind == "test" else schedule.validation_split
         samples = schedule.test_samples if kind == "test" else schedule.validation_samples
-        folder, seed = self.training.path / kind / name, self.plan.plan.seed
-        summary = (await self.play(folder, tasks, samples, seed, split, weights)).summary()
+        folder, exam = self.training.path / kind / name, self.plan.exam
+        summary = (await self.play(folder, replace(exam, samples=samples), tasks, split, weights)).summary()
         line: Line = {
             "kind": kind,
             "name": name,
@@ -100,7 +109,7 @@ class Arena:
         }
         if schedule.greedy:
             beside = folder.with_name(f"{name}-greedy")
-            found = (await self.play(beside, tasks, 1, seed, split, weights, greedy=True)).summary()
+            found = (await self.play(beside, replace(exam, samples=1), tasks, split, weights, greedy=True)).summary()
             line |= {"greedy": found.accuracy, "greedy_ci95": found.ci95}
         return line | {"seconds": {"all": round(time.monotonic() - started, 3)}}
 
@@ -121,20 +130,17 @@ class Arena:
             self.serving[learner.name], self.gaps[learner.name] = version.version, done.gap
         self.published_s += time.monotonic() - started
 
-    async def _play(
-        self, folder: Path, tasks: Sequence[Task], samples: int, seed: int, split: Split, weights: Weights, greedy: bool
-    ) -> None:
+    async def _play(self, folder: Path, plan: Plan, split: Split, weights: Weights, greedy: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        plan = replace(self.plan.plan, tasks=tasks, samples=samples, seed=seed)
         cast = self.plan.greedy_cast if greedy else plan.cast
         config = {
             **plan.config,
             "env": {**plan.config["env"], "split": split},
             "cast": cast.describe(plan.roles),
-            "tasks": len(tasks),
-            "samples": samples,
-            "seed": seed,
+            "tasks": len(plan.tasks),
+            "samples": plan.samples,
+            "seed": plan.seed,
             "weights": {policy: version.version for policy, version in weights.items()},
             "gaps": self.gaps,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,6 +150,11 @@ class Arena:
             with Progress(folder.parent.name, plan.episodes, False) as shown:
                 company = self.greedy if greedy else self.company
                 await play_all(plan, company, writer, shown, asyncio.Semaphore(plan.concurrency))
+
+
+def version_of(label: str) -> str:
+    """The version that a pool served under a label."""
+    return label.partition(".")[0]
 
 
 def rollout_accuracy(run: Run) -> float | None:

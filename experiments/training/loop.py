@@ -17,7 +17,7 @@ from typing import Any
 from agents.learning.samples import Pair, Sample
 from agents.types import seed_of
 from experiments.runs import Run
-from experiments.training.arena import Arena, rollout_accuracy
+from experiments.training.arena import Arena, rollout_accuracy, version_of
 from experiments.training.recipe import Lesson
 from experiments.training.registry import Version
 from experiments.training.replay import ReplayBuffer
@@ -39,6 +39,7 @@ class Loop:
         arena: Arena,
         teacher: Teacher,
         data: Run | None,
+        first: Sequence[Sample | Pair] | None,
         told: Callable[[Line], None],
     ):
         """
@@ -48,10 +49,11 @@ class Loop:
             arena: plays.
             teacher: learns; has loaded that state.
             data: the stored run that is learned from; None learns from what is played.
+            first: what the first policies were made of, to be learned from beside the rest; None mixes nothing in.
             told: gets every line of metrics.
         """
         self._plan, self._training, self._arena, self._teacher = plan, training, arena, teacher
-        self._data, self._told, self._schedule = data, told, plan.schedule
+        self._data, self._first, self._told, self._schedule = data, first, told, plan.schedule
         self._begun = training.updates
         self._played: asyncio.Queue[tuple[int, Run | None, Metrics] | None] = asyncio.Queue()
         self._learned = [asyncio.Event() for _ in range(plan.schedule.iterations + 1)]
@@ -66,6 +68,8 @@ class Loop:
             SampleError, TrainerError: what was played cannot be learned from, or only to no good.
         """
         started = time.monotonic()
+        if self._schedule.restart and not self._begun:
+            await self._teacher.save(self._training.state(0))
         for done in range(self._begun + 1):
             self._learned[done].set()
         self._refill()
@@ -89,6 +93,7 @@ class Loop:
             if due and await self._validate(updates):
                 reason = f"no better in {schedule.patience} measurements"
                 break
+            await self._meet(updates)
             self._played.put_nowait(await self._iteration(i, updates))
             # Not before: until the next weights are served, replicas that start again load the last.
             self._drop(updates)
@@ -99,14 +104,11 @@ class Loop:
         if self._data is not None:
             return i, None, {}
         played, published = self._arena.played_s, self._arena.published_s
-        run = await self._arena.play(
-            self._training.folder("rollouts", i),
-            self._plan.curriculum.iteration(i),
-            self._schedule.samples,
-            seed_of(self._plan.plan.seed, "iteration", i),
-            self._schedule.train_split,
-            self._arena.weights(updates),
-        )
+        plan = replace(self._plan.plan, seed=seed_of(self._plan.plan.seed, "iteration", i))
+        rules = self._plan.recipe.rules
+        weights = rules.opponents(self._arena, updates) if rules else self._arena.weights(updates)
+        tasks, split = self._plan.curriculum.iteration(i), self._schedule.train_split
+        run = await self._arena.play(self._training.folder("rollouts", i), plan, tasks, split, weights)
         seconds = {"play": self._arena.played_s - played, "publish": self._arena.published_s - published}
         return i, run, seconds
 
@@ -118,7 +120,13 @@ class Loop:
             lesson = await asyncio.to_thread(self._lesson, i)
             items = [*lesson.items, *(kept.item for kept in self._again(i))]
             self._replay.add(lesson.items, i)
+            if self._schedule.buffer:
+                items += [item for earlier in range(i) for item in self._lesson(earlier).items]
+            if self._first is not None:
+                items += self._mixed(items, seed_of(self._plan.plan.seed, "mix", i))
             credited = time.monotonic()
+            if self._schedule.restart and i:
+                await self._teacher.load(self._training.state(0))
             steps = await self._teacher.update(items, self._schedule.epochs, self._schedule.minibatch) if items else []
             updated = time.monotonic()
             await self._export(i + 1)
@@ -137,10 +145,26 @@ class Loop:
         return replace(lesson, items=[self._own(item) for item in lesson.items])
 
     def _own(self, item: Sample | Pair) -> Any:
-        """With the trainer's name of the policy in place of the engine's."""
+        """With the trainer's names of policy and version in place of the engine's."""
         if isinstance(item, Pair):
             return replace(item, chosen=self._own(item.chosen), rejected=self._own(item.rejected))
-        return replace(item, policy=self._plan.policy_of(item.role))
+        return replace(item, policy=self._plan.policy_of(item.role), version=version_of(item.version))
+
+    def _mixed(self, items: Sequence[Sample | Pair], seed: int) -> list[Any]:
+        """As many samples that the first policies were made of as each policy has others, drawn with replacement."""
+        rng = random.Random(seed)
+        found: list[Any] = []
+        for learner in self._plan.learners:
+            pool = [own for item in self._first or () if (own := self._own(item)).policy == learner.name]
+            wanted = sum(isinstance(item, Sample) and item.policy == learner.name for item in items)
+            found += rng.choices(pool, k=wanted) if pool else []
+        return found
+
+    async def _meet(self, updates: int) -> None:
+        """Have the newest versions meet the earlier ones, where the game has such matches."""
+        rules = self._plan.recipe.rules
+        if rules and self._plan.curriculum.matches:
+            self._record(await rules.matches(self._arena, updates))
 
     def _stored(self, data: Run, i: int) -> Iterable[Episode]:
         """The episodes of a stored run that are iteration i's, in an order drawn anew for each pass over it."""
@@ -237,6 +261,7 @@ class Loop:
         last, test = self._training.updates, self._plan.curriculum.test
         if self._schedule.measures and reason == "all iterations":
             await self._validate(last)
+        await self._meet(last)
         if test:
             self._record(await self._arena.measure("test", LAST, last, test))
             if self.best not in (0, last):

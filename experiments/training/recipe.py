@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agents.learning.advantages import ADVANTAGES, Advantage
 from agents.learning.samples import Pair, Sample
@@ -17,6 +17,10 @@ from experiments.credit import Credit, Credited, outcome, samples_of
 from experiments.training.schedule import Schedule
 from graphs import load_function
 from graphs.turns import Episode
+
+if TYPE_CHECKING:
+    from experiments.training.arena import Arena, Weights
+    from experiments.training.training import Line
 
 Items = Sequence[Sample | Pair]
 
@@ -36,6 +40,28 @@ Teach = Callable[[Iterable[Episode], Credit, Schedule, int], Lesson]
 """(episodes that share baselines, credit, schedule, seed) -> lesson. Samples keep the turns' own policies."""
 
 
+class Rules(Protocol):
+    """How policies of a game meet one another. Both answers depend on what is stored alone."""
+
+    async def matches(self, arena: "Arena", updates: int) -> "Line":
+        """Play the newest versions against all earlier ones; a line of metrics of kind `league`."""
+        ...
+
+    def opponents(self, arena: "Arena", updates: int) -> "Weights":
+        """The versions that play the next iteration."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What policies are measured by, where that is not what they are trained on."""
+
+    topology: str
+    env: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of both: `env.KEY`, and the topology's own."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """See the module."""
@@ -51,6 +77,17 @@ class Recipe:
     """Whether it can learn again from what older weights said."""
     from_run: bool = False
     """Whether it learns from the episodes of a stored run, and plays only to measure."""
+    topology: str = "solo"
+    """What is played where nothing else is asked for."""
+    env: str = ""
+    """On what; empty where it has to be said."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Beside the schedule's, where nothing else is set: as with `--set`."""
+    exam: Exam | None = None
+    first: "Recipe | None" = None
+    """By which the policies are made that this one starts from: a training of its own, in the folder `first`."""
+    rules: Rules | None = None
+    """Of a game between policies; None where all play with their newest weights."""
 
 
 def policy_gradient(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
@@ -61,7 +98,7 @@ def policy_gradient(episodes: Iterable[Episode], credit: Credit, schedule: Sched
     credited = samples_of(
         episodes,
         credit,
-        _shuffled(rule, seed) if schedule.shuffle_rewards else rule,
+        controlled(rule, schedule, seed),
         roles=schedule.learning_roles,
         group=group,
         gamma=schedule.gamma,
@@ -102,7 +139,7 @@ def preferences(episodes: Iterable[Episode], credit: Credit, schedule: Schedule,
 
 def _rewarded(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Credited:
     """Samples with their returns as advantages."""
-    rule = _shuffled(ADVANTAGES["raw"], seed) if schedule.shuffle_rewards else "raw"
+    rule = controlled(ADVANTAGES["raw"], schedule, seed)
     return samples_of(episodes, credit, rule, roles=schedule.learning_roles, gamma=schedule.gamma)
 
 
@@ -115,13 +152,20 @@ def _lesson(credited: Credited, items: Items, drop_even: bool = False) -> Lesson
     return Lesson(items, dict(+left_out), credited.rewards)
 
 
-def _shuffled(rule: Advantage, seed: int) -> Advantage:
-    def shuffled(returns: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
-        mixed = list(returns)
-        random.Random(seed).shuffle(mixed)
+def controlled(rule: Advantage, schedule: Schedule, seed: int) -> Advantage:
+    """The rule, of returns from which nothing can be learned where the schedule asks for such a control."""
+    if not (schedule.shuffle_rewards or schedule.random_signs):
+        return rule
+
+    def control(returns: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+        rng, mixed = random.Random(seed), list(returns)
+        if schedule.shuffle_rewards:
+            rng.shuffle(mixed)
+        if schedule.random_signs:
+            mixed = [abs(value) * rng.choice((-1, 1)) for value in mixed]
         return rule(mixed, groups)
 
-    return shuffled
+    return control
 
 
 def _gradient(name: str, loss: str, advantage: str) -> Recipe:

@@ -4,23 +4,27 @@ import contextlib
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agents.cast import Cast
 from agents.company import Backend, Company, open_companies
+from agents.learning.samples import Pair, Sample, SampleError
+from agents.learning.trainer_settings import TrainerError
 from agents.publishing import home_of
-from agents.types import EngineError
+from agents.types import EngineError, seed_of
 from envs.errors import ConfigError
 from envs.types import Env
 from experiments.credit import Credit
 from experiments.runner import claim_folder, in_event_loop
-from experiments.runs import RUNS, Run
+from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
 from experiments.training.loop import FIRST, Loop
-from experiments.training.recipe import Recipe
+from experiments.training.recipe import Recipe, find_recipe
 from experiments.training.registry import Registry, Version
+from experiments.training.schedule import Schedule
 from experiments.training.setup import TrainingPlan, make_training_plan
 from experiments.training.teacher import Teacher, open_teacher
 from experiments.training.tracking import open_trackers, require_trackers
@@ -28,6 +32,7 @@ from experiments.training.training import Line, Training
 from graphs import Builder, Graph, Topology
 
 logger = logging.getLogger("palaestra.training")
+Told = Callable[[Line], None]
 
 
 class TrainingError(EngineError):
@@ -36,8 +41,8 @@ class TrainingError(EngineError):
 
 def train(
     recipe: str | Credit | Recipe = "grpo",
-    topology: str | Builder | Graph | Topology = "solo",
-    env: str | Env = "arithmetic",
+    topology: str | Builder | Graph | Topology | None = None,
+    env: str | Env | None = None,
     cast: Cast | str | None = None,
     *,
     seed: int = 0,
@@ -47,15 +52,16 @@ def train(
     track: Sequence[str] = (),
     name: str | None = None,
     root: Path | str = RUNS,
-    told: Callable[[Line], None] = lambda line: None,
+    told: Told = lambda line: None,
 ) -> Training:
     """Train the policies behind a topology's roles, and return the run.
 
     Args:
         recipe: a name of `experiments.training.recipe.RECIPES`, `module:function` or a function that credits the
             turns of an episode (then it is grpo with that credit), or a Recipe.
-        topology: as in `experiments.run`, as are env, cast, backend, address and root.
-        env: see above.
+        topology: as in `experiments.run`, as are env, cast, backend, address and root; None takes the recipe's own,
+            solo for most.
+        env: see above; None takes the recipe's own, arithmetic where it has none.
         cast: see above; roles that learn must be played by embedded, hf: or vllm:.
         seed: fixes every random choice: same seed, same run, on the CPU bit for bit.
         settings: as with `--set`: the schedule's (`iterations`), `trainer.KEY`, `loss.KEY`, `policy.KEY` for every
@@ -70,26 +76,16 @@ def train(
         EngineError: a model could not be loaded.
         TrainingError: the run ended before its time; what it had learned is kept, and `resume` goes on from there.
     """
-    asked = settings or {}
-    plan = make_training_plan(recipe, topology, env, cast, seed, asked, backend, address)
+    found = find_recipe(recipe)
+    env = "arithmetic" if env is None and not found.env else env
+    asked = _Asked(recipe, topology, env, cast, seed, settings or {}, backend, address)
+    plan = asked.plan()
     require_trackers(track)
-    data = Run.open(plan.schedule.data, Path(root)) if plan.schedule.data else None
-    names = (recipe, topology, env, "embedded" if cast is None else cast)
-    arguments = [value if isinstance(value, str) else None for value in names]
+    _sources(plan, Path(root))
     folder = claim_folder(Path(root), name, f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}")
-    config = {
-        **plan.config,
-        "arguments": dict(zip(("recipe", "topology", "env", "cast"), arguments, strict=True)),
-        "settings": {
-            key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in asked.items()
-        },
-        "address": address,
-        "track": list(track),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
     training = Training(folder)
-    training.begin(config)
-    return _go_on(plan, training, data, track, told)
+    training.begin({**plan.config, **asked.stored(), "track": list(track)})
+    return _go_on(asked, plan, training, Path(root), track, told)
 
 
 def resume(
@@ -100,7 +96,7 @@ def resume(
     topology: Any = None,
     env: Any = None,
     cast: Any = None,
-    told: Callable[[Line], None] = lambda line: None,
+    told: Told = lambda line: None,
 ) -> Training:
     """Finish a run that was killed or stopped, from its last whole state. A run that is finished is left as it is.
 
@@ -126,38 +122,145 @@ def resume(
         if given[key] is None and stored is None:
             raise ConfigError(f"run {training.name} was given its {key} ready-made in Python; give it again: {key}=…")
         given[key] = stored if given[key] is None else given[key]
-    plan = make_training_plan(
-        **given,
-        seed=config["seed"],
-        settings=config["settings"],
-        backend=config["backend"],
-        address=config["address"],
-    )
+    asked = _Asked(**given, **{key: config[key] for key in ("seed", "settings", "backend", "address")})
+    plan = asked.plan()
     for what in ("versions", "templates"):
         if plan.config[what] != config[what]:
             logger.warning("%s have changed since run %s began; it may go on otherwise than it would have", what, name)
-    data = Run.open(plan.schedule.data, Path(root)) if plan.schedule.data else None
-    return _go_on(plan, training, data, config["track"], told)
+    return _go_on(asked, plan, training, Path(root), config["track"], told)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of a training, as they were given."""
+
+    recipe: str | Credit | Recipe
+    topology: str | Builder | Graph | Topology | None
+    env: str | Env | None
+    cast: Cast | str | None
+    seed: int
+    settings: Mapping[str, Any]
+    backend: Backend
+    address: str | None
+
+    def plan(self, starts: Mapping[str, Path] | None = None) -> TrainingPlan:
+        """See make_training_plan."""
+        return make_training_plan(**self.__dict__, starts=starts)
+
+    def stored(self) -> dict[str, Any]:
+        """JSON values from which they are made again; None for what was given ready-made."""
+        found = find_recipe(self.recipe)
+        usual = {"topology": found.topology, "env": found.env, "cast": "embedded"}
+        arguments = {"recipe": self.recipe} | {
+            k: getattr(self, k) if getattr(self, k) is not None else v for k, v in usual.items()
+        }
+        return {
+            "arguments": {key: value if isinstance(value, str) else None for key, value in arguments.items()},
+            "settings": {
+                key: value if isinstance(value, (int, float, bool)) else str(value)
+                for key, value in self.settings.items()
+            },
+            "address": self.address,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def first(self, recipe: Recipe) -> "_Asked":
+        """Those of the training that makes the first policies: what says who plays on which env, and `first.KEY`."""
+        shared = {k: v for k, v in self.settings.items() if "." in k and k.partition(".")[0] not in _OWN}
+        own = {k.partition(".")[2]: v for k, v in self.settings.items() if k.startswith("first.")}
+        return replace(self, recipe=recipe, topology=None, settings={**shared, **own})
+
+
+_OWN = ("topology", "exam", "first", "loss", "trainer")
+"""Scopes of settings that the training of the first policies has for itself."""
+
+
+def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | None]:
+    """The stored run that is learned from, and the training whose first policies are taken.
+
+    Raises:
+        ConfigError: they are not there.
+    """
+    data = Run.open(plan.schedule.data, root) if plan.schedule.data else None
+    if not plan.schedule.start:
+        return data, None
+    first = Training(Training.open(plan.schedule.start, root).path / FIRST)
+    if plan.recipe.first is None or not (first.path / TRAINING).is_file() or not first.finished:
+        raise ConfigError(
+            f"start={plan.schedule.start}: expected a training that has made first policies, and a recipe that starts "
+            f"from such; found recipe {plan.recipe.name}; leave start out, or name a run of the same recipe"
+        )
+    return data, first
+
+
+def _first(asked: _Asked, plan: TrainingPlan, training: Training, root: Path, told: Told) -> Training | None:
+    """The training that made the first policies, finished; None where the recipe takes them as they are."""
+    recipe, (_, other) = plan.recipe.first, _sources(plan, root)
+    if recipe is None or other is not None:
+        return other
+    before, first = asked.first(recipe), Training(training.path / FIRST)
+    if not (first.path / TRAINING).is_file():
+        first.path.mkdir(exist_ok=True)
+        first.begin({**before.plan().config, **before.stored(), "track": []})
+    if not first.finished:
+        _go_on(before, before.plan(), first, root, (), told, training.name)
+    return first
+
+
+def _starts(first: Training) -> dict[str, Path]:
+    """Policy -> its weights at the end of a training."""
+    return {name: (first.path / where).absolute() for name, where in first.lines("end")[0]["weights"].items()}
+
+
+def _taught(first: Training, recipe: Recipe) -> Sequence[Sample | Pair]:
+    """What the first policies were made of."""
+    schedule, seed = Schedule(**first.config["schedule"]), first.config["seed"]
+    lessons = (
+        recipe.teach(first.rollouts(i).episodes(), recipe.credit, schedule, seed_of(seed, "lesson", i))
+        for i in range(schedule.iterations)
+    )
+    return [item for lesson in lessons for item in lesson.items]
 
 
 def _go_on(
-    plan: TrainingPlan, training: Training, data: Run | None, track: Sequence[str], told: Callable[[Line], None]
+    asked: _Asked,
+    plan: TrainingPlan,
+    training: Training,
+    root: Path,
+    track: Sequence[str],
+    told: Told,
+    named: str = "",
 ) -> Training:
-    """Bring the directory back to its last whole state, and go on from it."""
-    from agents.learning.samples import SampleError
-    from agents.learning.trainer_settings import TrainerError
+    """Bring the directory back to its last whole state, and go on from it.
 
-    registry = _brought_back(plan, training)
+    Args:
+        asked: the training's arguments.
+        plan: what they come to.
+        training: where it is recorded.
+        root: the folder of runs.
+        track: trackers.
+        told: gets every line of metrics.
+        named: the run that it is part of, for messages; empty for itself.
+    """
     try:
+        taught = None
+        if first := _first(asked, plan, training, root, told):
+            plan = asked.plan(_starts(first))
+            training.begin({**training.config, "policies": plan.config["policies"]})
+            assert plan.recipe.first is not None
+            taught = _taught(first, plan.recipe.first) if plan.schedule.mix_first else None
+        registry = _brought_back(plan, training)
         with _alone():
-            in_event_loop(lambda: _run(plan, training, registry, data, track, told))
+            in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
+    except TrainingError:
+        raise
     except (ConfigError, EngineError, SampleError, TrainerError) as error:
-        if not any(training.path.glob("*/*/episodes.db")):
+        if not any(training.path.rglob("episodes.db")):
             shutil.rmtree(training.path)  # nothing was played: nothing is left behind
             raise
         raise TrainingError(
             f"{error}; the run stopped after {training.updates} of {plan.schedule.iterations} updates, which are kept: "
-            f"palaestra resume {training.name} goes on from there"
+            f"palaestra resume {named or training.name} goes on from there"
         ) from None
     return training
 
@@ -168,7 +271,7 @@ def _brought_back(plan: TrainingPlan, training: Training) -> Registry:
     measured = max(1, updates - plan.schedule.lag)
 
     def stays(line: Line) -> bool:
-        if line["kind"] == "validation":
+        if line["kind"] in ("validation", "league"):
             return updates > 0 and line["updates"] < measured
         if line["kind"] == "test":
             return updates > 0 and line["name"] == FIRST
@@ -198,8 +301,9 @@ async def _run(
     training: Training,
     registry: Registry,
     data: Run | None,
+    taught: Sequence[Sample | Pair] | None,
     track: Sequence[str],
-    told: Callable[[Line], None],
+    told: Told,
 ) -> None:
     with open_trackers(track, training) as trackers:
 
@@ -215,7 +319,7 @@ async def _run(
             own = [learner.name for learner in plan.learners if not (learner.served_as or learner.settings.start)]
             serving = {name: registry.at(name, 0).version for name in own}
             arena = Arena(plan, training, registry, companies[0], companies[1], serving)
-            await Loop(plan, training, arena, teacher, data, tell).run()
+            await Loop(plan, training, arena, teacher, data, taught, tell).run()
 
 
 @contextlib.asynccontextmanager

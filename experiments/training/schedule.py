@@ -48,8 +48,24 @@ class Schedule:
     policy near its reference where there is a KL penalty."""
     shuffle_rewards: bool = False
     """A control: every return goes to some other turn. What is learned then, rewards did not teach."""
+    random_signs: bool = False
+    """Another: every reward's sign is drawn by a coin."""
     data: str = ""
     """Of sft: the stored run that is learned from."""
+    start: str = ""
+    """Of recipes that make their first policies themselves: the training whose first ones are taken."""
+    restart: bool = False
+    """Learn every iteration from the first weights on, in place of going on from the last ones."""
+    buffer: bool = False
+    """Learn from all iterations so far, in place of the newest alone."""
+    mix_first: bool = False
+    """Learn beside each sample from one of those that the first policies were made of (`loss.sft_mix` weighs them)."""
+    opponents: Literal["matched", "newest"] = "matched"
+    """Of games between policies: who plays an iteration. matched: the pair whose win rate is nearest to a half, one of
+    its sides being the newest."""
+    match_tasks: AnyNumber = 100
+    """Of games between policies: validation tasks on which the newest meet all earlier ones after every update; 0 for
+    no such matches, and the newest opponents."""
     replay: AnyNumber = 0
     """Of rft and dpo: as many older items as this are learned from again each iteration."""
     replay_most: Some = 4096
@@ -103,26 +119,38 @@ def make_schedule(changes: Mapping[str, Any], preset: Mapping[str, Any]) -> Sche
 class Curriculum:
     """The tasks of a run: those that are trained on, iteration by iteration, and those held out."""
 
-    def __init__(self, env: Env, schedule: Schedule, seed: int, trains: bool = True):
+    def __init__(
+        self,
+        env: Env,
+        schedule: Schedule,
+        seed: int,
+        trains: bool = True,
+        exam: Env | None = None,
+        plays_matches: bool = False,
+    ):
         """
         Args:
-            env: where they come from.
+            env: where those come from that are trained on.
             schedule: how many.
             seed: of their order.
             trains: whether any are trained on.
+            exam: where those held out come from; None for the same env.
+            plays_matches: whether policies meet on validation tasks of `env`.
 
         Raises:
             ConfigError: the env has too few tasks, or none of a split.
         """
         self._size, self._seed = schedule.tasks, seed
         taken: dict[Split, int] = {}
-        self.test = _held_out(env, schedule.test_split, schedule.test_tasks, taken)
+        self.test = _held_out(exam or env, schedule.test_split, schedule.test_tasks, taken)
         wanted = schedule.validation_tasks if schedule.measures else 0
-        self.validation = _held_out(env, schedule.validation_split, wanted, taken)
+        self.validation = _held_out(exam or env, schedule.validation_split, wanted, taken)
+        meeting = plays_matches and schedule.match_tasks
+        self.matches = env.tasks(schedule.match_tasks, schedule.validation_split) if meeting else []
         self._train: Sequence[Task] = []
         if not trains:
             return
-        behind = taken.get(schedule.train_split, 0)
+        behind = taken.get(schedule.train_split, 0) if exam is None else 0
         self._train = _at_most(env, schedule.train_split, behind + schedule.iterations * schedule.tasks)[behind:]
         if len(self._train) < schedule.tasks:
             raise ConfigError(

@@ -24,7 +24,7 @@ from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.types import Env
 from experiments.credit import Credit
 from experiments.plan import Plan, make_plan
-from experiments.training.recipe import Recipe, find_recipe
+from experiments.training.recipe import Exam, Recipe, find_recipe
 from experiments.training.schedule import KEYS, Curriculum, Schedule, make_schedule
 from graphs import Builder, Graph, Topology
 
@@ -32,6 +32,9 @@ SHARED = "main"
 RATES = {"all": 3e-4, "adapter": 3e-3}
 """Learning rates for the embedded model, whose million parameters bear far more than a large model's; for others the
 trainer's own holds."""
+
+_NEW = ("rank", "alpha", "targets")
+"""Settings of new adapters."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class TrainingPlan:
     curriculum: Curriculum
     plan: Plan
     """Of an iteration's episodes; its cast names the policies."""
+    exam: Plan
+    """Of measurements; usually the same."""
     learners: tuple[Learner, ...]
     assigned: Mapping[str, str]
     """Role (or its base, or "" for every other) -> policy."""
@@ -86,32 +91,50 @@ class _Parts:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     assigned: dict[str, str] = field(default_factory=dict)
     played: dict[str, Any] = field(default_factory=dict)
+    exam: dict[str, Any] = field(default_factory=dict)
 
 
 def make_training_plan(
     recipe: str | Credit | Recipe,
-    topology: str | Builder | Graph | Topology,
-    env: str | Env,
+    topology: str | Builder | Graph | Topology | None,
+    env: str | Env | None,
     cast: Cast | str | None,
     seed: int,
     settings: Mapping[str, Any],
     backend: Backend,
     address: str | None,
+    starts: Mapping[str, Path] | None = None,
 ) -> TrainingPlan:
-    """Check all arguments and draw the tasks; see experiments.training.run.train for them.
+    """Check all arguments and draw the tasks; see experiments.training.run.train for the others.
+
+    Args:
+        starts: policy -> the weights that an earlier training made for it to start from, in place of new adapters.
 
     Raises:
         ConfigError: the first thing that cannot be used.
     """
-    found, parts = find_recipe(recipe), _sorted(settings)
+    found = find_recipe(recipe)
+    # What is set anyhow keeps its place, so that a run's settings are read as they were given.
+    parts = _sorted({**{key: value for key, value in found.settings.items() if key not in settings}, **settings})
+    if env is None and not found.env:
+        raise ConfigError(f"recipe {found.name}: expected an env, found none; give --env, as in --env arithmetic")
     schedule = make_schedule(parts.schedule, found.schedule)
     _check_recipe(found, schedule)
     split = schedule.test_split if found.from_run else schedule.train_split
+    played = found.topology if topology is None else topology
+    asked = found.env if env is None else env
     plan = make_plan(
-        topology, env, cast, 1, schedule.samples, seed, split, schedule.concurrency, parts.played, backend, address
+        played, asked, cast, 1, schedule.samples, seed, split, schedule.concurrency, parts.played, backend, address
     )
-    curriculum = Curriculum(plan.env, schedule, seed, trains=not found.from_run)
+    exam = _exam(found, plan, cast, parts.exam, schedule)
+    other = None if exam is plan else exam.env
+    curriculum = Curriculum(plan.env, schedule, seed, not found.from_run, other, found.rules is not None)
     loss = make_loss(parts.loss.pop("preset", found.loss), parts.loss)
+    for own in (parts.policy, *parts.policies.values()):
+        for key in _NEW if starts else ():
+            own.pop(key, None)
+    for name, start in (starts or {}).items():
+        parts.policies.setdefault(name, {})["start"] = str(start)
     learners, assigned = _learners(plan, schedule, parts)
     trainer = _trainer(parts, loss, schedule, seed, learners)
     placement = Placement(**bind_settings(Placement, parts.placement, "the trainer's placement"))
@@ -124,8 +147,8 @@ def make_training_plan(
         name = next((named[key] for key in (role, base_role(role), "") if key in named), "")
         return {"policy": name} if name else {}
 
-    seated = (*plan.roles, *filter(None, assigned))
-    plan = replace(plan, cast=_with_roles(plan.cast, seated, taught))
+    seated = (*plan.roles, *exam.roles, *filter(None, assigned))
+    plan, exam = (replace(each, cast=_with_roles(each.cast, seated, taught)) for each in (plan, exam))
     config = {
         **plan.config,
         "recipe": found.name,
@@ -134,8 +157,31 @@ def make_training_plan(
         "placement": asdict(placement),
         "policies": {learner.name: {"model": learner.spec.name, **asdict(learner.settings)} for learner in learners},
         "roles": dict(assigned),
+        "exam": {key: exam.config[key] for key in ("topology", "env")},
     }
-    return TrainingPlan(found, schedule, curriculum, plan, learners, assigned, trainer, placement, config)
+    return TrainingPlan(found, schedule, curriculum, plan, exam, learners, assigned, trainer, placement, config)
+
+
+def _exam(recipe: Recipe, plan: Plan, cast: Cast | str | None, own: Mapping[str, Any], schedule: Schedule) -> Plan:
+    """The plan of measurements. Its roles are played by those of the training."""
+    if recipe.exam is None and not own:
+        return plan
+    usual = recipe.exam or Exam(plan.topology.name, plan.env.name)
+    settings = {**usual.settings, **own}
+    names = {key: settings.pop(key, None) or getattr(usual, key) for key in ("topology", "env")}
+    if recipe.exam and names != {"topology": usual.topology, "env": usual.env}:
+        settings = {key: value for key, value in own.items() if key not in names}
+    exam = make_plan(
+        names["topology"], names["env"], cast, 1, 1, plan.seed, schedule.test_split, plan.concurrency, settings,
+        plan.backend, plan.address,
+    )  # fmt: skip
+    strangers = [role for role in exam.roles if base_role(role) not in map(base_role, plan.roles)]
+    if plan.roles and strangers:
+        raise ConfigError(
+            f"exam.topology={exam.topology.name} asks {strangers[0]}, whom {plan.topology.name} does not; expected one "
+            f"that asks {' or '.join(plan.roles)} alone"
+        )
+    return replace(exam, cast=plan.cast, serving=plan.serving)
 
 
 def _check_recipe(recipe: Recipe, schedule: Schedule) -> None:
@@ -163,6 +209,10 @@ def _sorted(settings: Mapping[str, Any]) -> _Parts:
             (parts.schedule if key in KEYS else parts.played)[key] = value
         elif scope == "topology":
             parts.played[name] = value
+        elif scope == "exam":
+            parts.exam[name] = value
+        elif scope == "first":
+            continue  # another training's
         elif scope in ("trainer", "loss", "placement", "policy"):
             getattr(parts, scope)[name] = value
         elif scope == "policies":

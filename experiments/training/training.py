@@ -99,8 +99,9 @@ class Training:
         self.drop_states(updates)
 
     def drop_states(self, but: int) -> None:
+        """Remove all but one, and the very first, from which some trainings begin again and again."""
         for path in (self.path / "state").glob("*"):
-            if path.name != f"{but:04d}":
+            if path.name not in ("0000", f"{but:04d}"):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ from experiments.viewer.records import Histogram
 
 MOST = 2000
 """Episodes of an iteration up to which rewards are computed: baselines are over all of it."""
+_CONTROLS = {"shuffle_rewards": "shuffled", "random_signs": "with signs drawn by a coin"}
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,16 @@ def _credited(library: Library, path: Path, training: Path) -> Credited:
         return Credited(f"the credit of {name} is code of its own, which the viewer does not import")
     if len(library.outcomes(path).rows) > MOST:
         return Credited(f"rewards are shown of iterations of up to {MOST} episodes")
-    gradient = RECIPES[name].teach is policy_gradient and not schedule.get("shuffle_rewards")
+    mixed = [what for key, what in _CONTROLS.items() if schedule.get(key)]
+    gradient = RECIPES[name].teach is policy_gradient and not mixed
     rule = text_at(schedule, "advantage") if gradient else "raw"
     try:
         found = _computed(path, RECIPES[name].credit, rule, schedule)
     except Exception as error:  # noqa: BLE001 - a damaged run or an odd schedule costs the rewards, not the page
         return Credited(f"rewards cannot be computed: {type(error).__name__}: {error}")
     note = f"credit of {name}" + (f", advantages by {rule}" if gradient else "")
-    if schedule.get("shuffle_rewards"):
-        note += "; what was learned from were these rewards shuffled"
+    if mixed:
+        note += f"; what was learned from were these rewards {' and '.join(mixed)}"
     return Credited(note, *found[:2], found[2] if gradient else {}, found[3])
 
 
