@@ -32,7 +32,7 @@ class Steps:
         self,
         path: Path | None = None,
         form: Form = "auto",
-        ask: Literal["solution", "step"] = "solution",
+        ask: Literal["solution", "step", "error"] = "solution",
         seed: int = 0,
         validation: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
@@ -40,7 +40,8 @@ class Steps:
         Args:
             path: .jsonl, .json (a list of objects) or .parquet.
             form: of its rows; auto goes by the first row's fields.
-            ask: for the first wrong step of a whole solution, or for one step a task, half of them wrong.
+            ask: for the first wrong step of a whole solution; for one step a task, half of them wrong; or for the wrong
+                steps alone, whose accuracy tells how many are found.
             seed: orders the tasks, and draws the correct steps that stand beside the wrong ones.
             validation: share of the problems that are the validation split, by a hash of the problem, so that they are
                 the same under every seed; all solutions to one problem are in one split. The others are the test split.
@@ -98,7 +99,9 @@ class Steps:
             mixed = rng.sample(records, len(records))
             tasks = [_task(f"steps-{record.id}", record, range(len(record.steps))) for record in mixed]
         else:
-            tasks = [_task(f"steps-{record.id}-{at}", record, [at]) for record, at in balanced(records, rng)]
+            wrong = [(record, record.first_wrong) for record in records if record.first_wrong is not None]
+            chosen = wrong if self.ask == "error" else balanced(records, rng)
+            tasks = [_task(f"steps-{record.id}-{at}", record, [at]) for record, at in chosen]
         if not tasks:
             what = "solution" if self.ask == "solution" else "wrong step with a correct one to put beside it"
             raise ConfigError(f"env steps: {self.path} has no {what} in its {split} split")

@@ -8,7 +8,7 @@ from typing import Any
 
 from envs import ENVS
 from experiments.runs import SWEEP, TRAINING, Run, list_runs
-from experiments.training.recipe import LINES
+from experiments.training.recipes import LINES
 from graphs import TOPOLOGIES, Builder, build
 
 MODELS = {

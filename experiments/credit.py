@@ -27,11 +27,12 @@ GROUPS: Mapping[str, Group] = {
     "task/role": lambda episode, turn: (episode.task.id, turn.role),
     "task/turn": lambda episode, turn: (episode.task.id, turn.role, _number(turn)),
     "task": lambda episode, turn: episode.task.id,
+    "prompt": lambda episode, turn: (turn.role, turn.prompt_ids),
     "role": lambda episode, turn: turn.role,
     "batch": lambda episode, turn: "",
 }
 """By name: each role's turns on one task (the default); of these each one's n-th alone; all on one task, roles pooled;
-each role's in the whole batch; the whole batch."""
+each role's to one and the same prompt; each role's in the whole batch; the whole batch."""
 
 
 def outcome(episode: Episode) -> Rewards:

@@ -93,10 +93,7 @@ def _calls(solutions: int = 1, completions: int = 8, sabotages: int = 1, critiqu
     return solutions + completions + sabotages * (1 + completions + 2 * critiques)
 
 
-@topology(
-    roles=lambda opponent="sneaky", **_: (SOLVER, CRITIC) if opponent == "rule" else (SOLVER, SNEAKY, CRITIC),
-    calls=_calls,
-)
+@topology(roles=lambda **_: (SOLVER, SNEAKY, CRITIC), calls=_calls)
 def spc(
     solutions: Some = 1,
     completions: Some = 8,

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.command import main
 from experiments.training import Training
-from experiments.training.recipe import RECIPES
+from experiments.training.recipes import RECIPES
 from experiments.training.setup import make_training_plan
 
 DOC = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ import click
 from experiments.options import JSON, MODEL, RUNS, SEED, example, print_result, read_settings
 
 _TRAINED = (
-    click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function."),
+    click.option("--env", help="What is asked: a name from `palaestra list`, or module:function; mostly arithmetic."),
     click.option(
-        "--topology", default="solo", show_default=True, help="What is played: a name, or module:function of your own."
+        "--topology", help="What is played: a name, or module:function; the recipe's own when left out, mostly solo."
     ),
     SEED,
     MODEL,

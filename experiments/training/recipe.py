@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agents.learning.advantages import ADVANTAGES, Advantage
 from agents.learning.samples import Pair, Sample
-from envs.errors import ConfigError, clip, unknown
 from experiments.credit import Credit, Credited, outcome, samples_of
 from experiments.training.schedule import Schedule
-from graphs import load_function
 from graphs.turns import Episode
 
 if TYPE_CHECKING:
@@ -79,8 +77,8 @@ class Recipe:
     """Whether it learns from the episodes of a stored run, and plays only to measure."""
     topology: str = "solo"
     """What is played where nothing else is asked for."""
-    env: str = ""
-    """On what; empty where it has to be said."""
+    env: str = "arithmetic"
+    """On what."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Beside the schedule's, where nothing else is set: as with `--set`."""
     exam: Exam | None = None
@@ -166,45 +164,3 @@ def controlled(rule: Advantage, schedule: Schedule, seed: int) -> Advantage:
         return rule(mixed, groups)
 
     return control
-
-
-def _gradient(name: str, loss: str, advantage: str) -> Recipe:
-    return Recipe(name, policy_gradient, loss, schedule={"advantage": advantage})
-
-
-RECIPES: Mapping[str, Recipe] = {
-    "grpo": _gradient("grpo", "grpo", "grpo"),
-    "reinforce++": _gradient("reinforce++", "reinforce++", "reinforce++"),
-    "rloo": _gradient("rloo", "rloo", "rloo"),
-    "rft": Recipe("rft", imitation, "sft", replays=True),
-    "sft": Recipe("sft", imitation, "sft", from_run=True),
-    "dpo": Recipe("dpo", preferences, "dpo", replays=True),
-}
-LINES = {
-    "grpo": "advantages over the attempts at one task, clipped ratios, a KL penalty",
-    "reinforce++": "advantages over the whole batch, for each role",
-    "rloo": "advantages over the task's other attempts",
-    "rft": "what was rewarded is learned by heart",
-    "sft": "what was rewarded in a stored run is learned by heart (--set data=RUN)",
-    "dpo": "of two replies to one prompt the better is preferred",
-}
-
-
-def find_recipe(recipe: str | Credit | Recipe) -> Recipe:
-    """The recipe of a name, or grpo with a credit function of one's own (`module:function`, or the function).
-
-    Raises:
-        ConfigError: there is none, or what is named is neither.
-    """
-    if isinstance(recipe, str):
-        if ":" not in recipe:
-            if recipe not in RECIPES:
-                raise unknown("recipe", recipe, [*RECIPES, "module:function"])
-            return RECIPES[recipe]
-        found: Any = load_function(recipe, "recipe", also=(Recipe,))
-        return found if isinstance(found, Recipe) else replace(RECIPES["grpo"], name=recipe, credit=found)
-    if isinstance(recipe, Recipe):
-        return recipe
-    if not callable(recipe):
-        raise ConfigError(f"expected a recipe's name, a Recipe or a credit function, found {clip(recipe)}")
-    return replace(RECIPES["grpo"], name=getattr(recipe, "__name__", "credit"), credit=recipe)

@@ -22,7 +22,8 @@ from experiments.runner import claim_folder, in_event_loop
 from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
 from experiments.training.loop import FIRST, Loop
-from experiments.training.recipe import Recipe, find_recipe
+from experiments.training.recipe import Recipe
+from experiments.training.recipes import find_recipe
 from experiments.training.registry import Registry, Version
 from experiments.training.schedule import Schedule
 from experiments.training.setup import TrainingPlan, make_training_plan
@@ -61,7 +62,7 @@ def train(
             turns of an episode (then it is grpo with that credit), or a Recipe.
         topology: as in `experiments.run`, as are env, cast, backend, address and root; None takes the recipe's own,
             solo for most.
-        env: see above; None takes the recipe's own, arithmetic where it has none.
+        env: see above; None takes the recipe's own, for most arithmetic.
         cast: see above; roles that learn must be played by embedded, hf: or vllm:.
         seed: fixes every random choice: same seed, same run, on the CPU bit for bit.
         settings: as with `--set`: the schedule's (`iterations`), `trainer.KEY`, `loss.KEY`, `policy.KEY` for every
@@ -76,8 +77,6 @@ def train(
         EngineError: a model could not be loaded.
         TrainingError: the run ended before its time; what it had learned is kept, and `resume` goes on from there.
     """
-    found = find_recipe(recipe)
-    env = "arithmetic" if env is None and not found.env else env
     asked = _Asked(recipe, topology, env, cast, seed, settings or {}, backend, address)
     plan = asked.plan()
     require_trackers(track)

@@ -24,7 +24,8 @@ from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.types import Env
 from experiments.credit import Credit
 from experiments.plan import Plan, make_plan
-from experiments.training.recipe import Exam, Recipe, find_recipe
+from experiments.training.recipe import Exam, Recipe
+from experiments.training.recipes import find_recipe
 from experiments.training.schedule import KEYS, Curriculum, Schedule, make_schedule
 from graphs import Builder, Graph, Topology
 
@@ -116,8 +117,6 @@ def make_training_plan(
     found = find_recipe(recipe)
     # What is set anyhow keeps its place, so that a run's settings are read as they were given.
     parts = _sorted({**{key: value for key, value in found.settings.items() if key not in settings}, **settings})
-    if env is None and not found.env:
-        raise ConfigError(f"recipe {found.name}: expected an env, found none; give --env, as in --env arithmetic")
     schedule = make_schedule(parts.schedule, found.schedule)
     _check_recipe(found, schedule)
     split = schedule.test_split if found.from_run else schedule.train_split
@@ -130,12 +129,7 @@ def make_training_plan(
     other = None if exam is plan else exam.env
     curriculum = Curriculum(plan.env, schedule, seed, not found.from_run, other, found.rules is not None)
     loss = make_loss(parts.loss.pop("preset", found.loss), parts.loss)
-    for own in (parts.policy, *parts.policies.values()):
-        for key in _NEW if starts else ():
-            own.pop(key, None)
-    for name, start in (starts or {}).items():
-        parts.policies.setdefault(name, {})["start"] = str(start)
-    learners, assigned = _learners(plan, schedule, parts)
+    learners, assigned = _learners(plan, schedule, parts, starts or {})
     trainer = _trainer(parts, loss, schedule, seed, learners)
     placement = Placement(**bind_settings(Placement, parts.placement, "the trainer's placement"))
     if backend == "local" and placement != Placement():
@@ -227,7 +221,9 @@ def _sorted(settings: Mapping[str, Any]) -> _Parts:
     return parts
 
 
-def _learners(plan: Plan, schedule: Schedule, parts: _Parts) -> tuple[tuple[Learner, ...], dict[str, str]]:
+def _learners(
+    plan: Plan, schedule: Schedule, parts: _Parts, starts: Mapping[str, Path]
+) -> tuple[tuple[Learner, ...], dict[str, str]]:
     """The policies that learn, and which role is which."""
     specs = _models(plan, schedule, parts)
     models = set(specs.values())
@@ -247,7 +243,7 @@ def _learners(plan: Plan, schedule: Schedule, parts: _Parts) -> tuple[tuple[Lear
     for name in parts.policies:
         if name not in served:
             raise unknown("policy", name, served)
-    learners = tuple(_learner(name, spec, parts) for name, spec in served.items())
+    learners = tuple(_learner(name, spec, parts, starts.get(name)) for name, spec in served.items())
     for learner in learners:
         beside = [other.name for other in learners if other.spec == learner.spec and other is not learner]
         if beside and not learner.served_as:
@@ -290,8 +286,10 @@ def _learns(role: str, wanted: Sequence[str] | None) -> bool:
     return wanted is None or role in wanted or base_role(role) in wanted
 
 
-def _learner(name: str, spec: ModelSpec, parts: _Parts) -> Learner:
+def _learner(name: str, spec: ModelSpec, parts: _Parts, start: Path | None) -> Learner:
     changes: dict[str, Any] = {**parts.policy, **parts.policies.get(name, {})}
+    if start is not None:
+        changes = {**{key: value for key, value in changes.items() if key not in _NEW}, "start": str(start)}
     if isinstance(targets := changes.get("targets"), str):
         changes["targets"] = tuple(targets.split(","))
     bound = bind_settings(PolicySettings, changes, f"policy {name}", given={"model", "loss"})

@@ -32,6 +32,10 @@ def spoken(line: Line) -> str:
     if line["kind"] == "update":
         rewards = "  ".join(f"{role} {sum(terms.values()):.3f}" for role, terms in line["rewards"].items() if terms)
         return f"update {line['updates']}: reward {rewards}  ({line['items']} learned from; {seconds})"
+    if line["kind"] == "league":
+        newest = [(one, other, rate) for one, rates in line["attack"].items() for other, rate in rates.items()][-1:]
+        found = ", ".join(f"{one} passes {other} with {percent(rate)} % of its attempts" for one, other, rate in newest)
+        return f"league {after}: {found or 'no valid attempt'}"
     if line["kind"] == "end":
         return f"ended {after} ({line['reason']}); best after {line['best']}; {seconds}"
     greedy = f", greedy {percent(line['greedy'])}" if "greedy" in line else ""
@@ -41,6 +45,8 @@ def spoken(line: Line) -> str:
 def render_training(training: Training) -> RenderableType:
     """The curve, and what was gained."""
     rows: list[RenderableType] = [_curve(training)]
+    for line in training.lines("league")[-1:]:
+        rows.append(_league(line))
     if found := gain(training):
         rows.append(render_report([found]))
     for line in training.lines("end"):
@@ -75,6 +81,19 @@ def _curve(training: Training) -> RenderableType:
         for number, name in enumerate(names):
             cells = [*([name] if several else []), *(_metric(since, name, key) for key in _SHOWN)]
             table.add_row(*(first if not number else [""] * len(first)), *cells, "" if number else seconds)
+    return table
+
+
+def _league(line: Line) -> RenderableType:
+    """Who passes whom: a row a generator, a column a critic."""
+    critics = list(dict.fromkeys(name for rates in line["attack"].values() for name in rates))
+    table = Table(title=Text("attempts that pass, %", style="table.title"), title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for heading in (*critics, "valid"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, valid in line["valid"].items():
+        rates = line["attack"].get(name, {})
+        table.add_row(name, *(percent(rates.get(critic)) for critic in critics), percent(valid))
     return table
 
 

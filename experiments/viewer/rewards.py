@@ -54,7 +54,8 @@ def reward_histograms(library: Library, path: Path, episodes: int) -> list[Histo
 
 
 def _credited(library: Library, path: Path, training: Path) -> Credited:
-    from experiments.training.recipe import RECIPES, policy_gradient
+    from experiments.training.recipe import policy_gradient
+    from experiments.training.recipes import RECIPES
 
     try:
         config = library.config(training, TRAINING)

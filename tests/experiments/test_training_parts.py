@@ -19,7 +19,8 @@ from envs import Arithmetic, ConfigError
 from envs.types import Task, Verdict
 from experiments.training import Recipe, Training, train
 from experiments.training.league import Game, League
-from experiments.training.recipe import find_recipe, imitation, preferences
+from experiments.training.recipe import imitation, preferences
+from experiments.training.recipes import find_recipe
 from experiments.training.registry import Registry, Version
 from experiments.training.replay import ReplayBuffer
 from experiments.training.schedule import Curriculum, Schedule

@@ -1,0 +1,108 @@
+"""The recipes by name, and how one of your own is found."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from envs.errors import ConfigError, clip, unknown
+from experiments.credit import Credit
+from experiments.training import spc
+from experiments.training.recipe import Exam, Recipe, imitation, policy_gradient, preferences
+from graphs import load_function
+
+FROZEN = Path(__file__).with_name("steps-level8.jsonl")
+"""Solutions of the embedded model with their first wrong steps: what critics are measured on."""
+
+
+def _gradient(name: str, loss: str, advantage: str) -> Recipe:
+    return Recipe(name, policy_gradient, loss, schedule={"advantage": advantage})
+
+
+_GAME = {"env.level": 8, "policy.rank": 32, "critic.policy": "critic", "sneaky.policy": "sneaky"}
+SPC = Recipe(
+    "spc",
+    spc.rounds,
+    "spc",
+    spc.rewards,
+    {
+        "iterations": 2,
+        "tasks": 300,
+        "samples": 1,
+        "epochs": 3,
+        "minibatch": 128,
+        "roles": "critic,sneaky",
+        "advantage": "raw",
+        "restart": True,
+        "buffer": True,
+        "mix_first": True,
+        "evaluate_every": 1,
+        "validation_samples": 1,
+        "test_samples": 2,
+        "keep": "all",
+    },
+    topology="spc",
+    env="arithmetic",
+    settings={**_GAME, "sabotages": 2, "critiques": 2, "solutions": 6},
+    exam=Exam("judge_steps", "steps", {"env.path": str(FROZEN), "env.ask": "step", "env.validation": 0.25}),
+    first=Recipe(
+        "spc_first",
+        spc.pairs,
+        "sft",
+        spc.first_rewards,
+        {
+            "iterations": 1,
+            "tasks": 300,
+            "samples": 1,
+            "epochs": 2,
+            "minibatch": 64,
+            "roles": "critic,sneaky",
+            "evaluate_every": 0,
+            "test_tasks": 0,
+        },
+        topology="spc_pairs",
+        env="arithmetic",
+        settings=_GAME,
+    ),
+    rules=spc.Meetings(),
+)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "grpo": _gradient("grpo", "grpo", "grpo"),
+    "reinforce++": _gradient("reinforce++", "reinforce++", "reinforce++"),
+    "rloo": _gradient("rloo", "rloo", "rloo"),
+    "rft": Recipe("rft", imitation, "sft", replays=True),
+    "sft": Recipe("sft", imitation, "sft", from_run=True),
+    "dpo": Recipe("dpo", preferences, "dpo", replays=True),
+    "spc": SPC,
+}
+LINES = {
+    "grpo": "advantages over the attempts at one task, clipped ratios, a KL penalty",
+    "reinforce++": "advantages over the whole batch, for each role",
+    "rloo": "advantages over the task's other attempts",
+    "rft": "what was rewarded is learned by heart",
+    "sft": "what was rewarded in a stored run is learned by heart (--set data=RUN)",
+    "dpo": "of two replies to one prompt the better is preferred",
+    "spc": "a sneaky generator and a critic play against each other, in rounds",
+}
+
+
+def find_recipe(recipe: str | Credit | Recipe) -> Recipe:
+    """The recipe of a name, or grpo with a credit function of one's own (`module:function`, or the function).
+
+    Raises:
+        ConfigError: there is none, or what is named is neither.
+    """
+    if isinstance(recipe, str):
+        if ":" not in recipe:
+            if recipe not in RECIPES:
+                raise unknown("recipe", recipe, [*RECIPES, "module:function"])
+            return RECIPES[recipe]
+        found: Any = load_function(recipe, "recipe", also=(Recipe,))
+        return found if isinstance(found, Recipe) else replace(RECIPES["grpo"], name=recipe, credit=found)
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not callable(recipe):
+        raise ConfigError(f"expected a recipe's name, a Recipe or a credit function, found {clip(recipe)}")
+    return replace(RECIPES["grpo"], name=getattr(recipe, "__name__", "credit"), credit=recipe)
