@@ -57,18 +57,20 @@ def system_call_filter() -> bytes:
     architecture, _ = _ARCHITECTURES[platform.machine()]
     numbers = list(refused_calls().values())
     load, equal, at_least, result = 0x20, 0x15, 0x35, 0x06
-    refuse, absent = len(numbers) + 1, len(numbers) + 2
+    kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
+    last = len(numbers)
+    # Operation, how many steps to go on by where it holds and where it does not, value.
     steps: list[tuple[int, int, int, int]] = [
         (load, 0, 0, 4),
         (equal, 1, 0, architecture),
-        (result, 0, 0, 0x80000000),  # the process is killed
+        (result, 0, 0, kill),
         (load, 0, 0, 0),
-        (at_least, refuse, 0, _X32),
-        (equal, absent - 1, 0, _CLONE3),
-        *((equal, len(numbers) - i, 0, number) for i, number in enumerate(numbers)),
-        (result, 0, 0, 0x7FFF0000),  # allowed
-        (result, 0, 0, 0x00050000 | _EPERM),
-        (result, 0, 0, 0x00050000 | _ENOSYS),
+        (at_least, last + 2, 0, _X32),
+        (equal, last + 2, 0, _CLONE3),
+        *((equal, last - i, 0, number) for i, number in enumerate(numbers)),
+        (result, 0, 0, allow),
+        (result, 0, 0, error | _EPERM),
+        (result, 0, 0, error | _ENOSYS),
     ]
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 from envs.sandbox.types import Kind, Limits, Ran, Stopped, beyond, one_line
 
@@ -44,6 +44,7 @@ class MontySandbox:
         self._limits, self._workers = limits, workers
         self._pool: Any = None
         self._lock = asyncio.Lock()
+        self._running: set[_Said] = set()
 
     async def run(self, code: str) -> Ran | Stopped:
         said = _Said(self._limits.output_chars)
@@ -53,13 +54,17 @@ class MontySandbox:
                 started = time.monotonic()
                 stopped = await self._feed(session, code, said)
         except Exception as error:  # noqa: BLE001 - a worker that cannot be had or given back is a result, too
-            stopped = "crash", one_line(str(error))
+            stopped = "crash", one_line(f"{type(error).__name__}: {error}")
+        finally:
+            self._running.discard(said)
         seconds = time.monotonic() - started
         return Stopped(*stopped, said.text(), seconds) if stopped else Ran(said.text(), seconds)
 
     async def close(self) -> None:
         async with self._lock:
             pool, self._pool = self._pool, None
+        for said in self._running:
+            said.end("crash")
         if pool is not None:
             await pool.__aexit__(None, None, None)
 
@@ -83,48 +88,54 @@ class MontySandbox:
     async def _feed(self, session: Any, code: str, said: "_Said") -> tuple[Kind, str] | None:
         """Run it; None when it came to its end."""
         began = time.monotonic()
+        message = ""
         try:
             async with asyncio.timeout(self._limits.seconds + GRACE_S + _HARD_S) as deadline:
-                said.stop_by(deadline)
+                said.end_by(deadline)
+                self._running.add(said)
                 await session.feed_run(code + _NO_VALUE, print_callback=said)
         except TimeoutError:
-            kind = "output" if said.overflowed else "time"
+            kind = said.ended or "time"
         except Exception as error:  # noqa: BLE001 - whatever the program made Monty raise
-            if said.overflowed:
-                return "output", beyond("output", self._limits)
             kind, message = _judge(error, time.monotonic() - began >= self._limits.seconds)
-            return (kind, beyond(kind, self._limits)) if kind in ("time", "memory") else (kind, message)
         else:
-            return ("output", beyond("output", self._limits)) if said.overflowed else None
-        return kind, beyond(kind, self._limits)
+            kind = None
+        kind = said.ended or kind
+        if kind == "time" or kind == "memory" or kind == "output":
+            message = beyond(kind, self._limits)
+        return (kind, message or "the sandbox was closed") if kind else None
 
 
 class _Said:
-    """What a program prints, up to the limit; it is called from threads of Monty's."""
+    """What a running program prints, up to the limit; it is called from threads of Monty's."""
 
     def __init__(self, limit: int):
-        self.overflowed = False
-        self._limit, self._left = limit, limit
+        self.ended: Literal["output", "crash"] | None = None
+        """Why it is to be killed: it prints too much, or the sandbox is closed."""
+        self._left = limit
         self._parts: list[str] = []
 
-    def stop_by(self, deadline: asyncio.Timeout) -> None:
-        """Have the program's deadline come at once when it prints too much: Monty would let it go on until then."""
+    def end_by(self, deadline: asyncio.Timeout) -> None:
+        """Have the program's deadline come at once when it is to be killed: Monty would let it go on until then."""
         self._loop, self._deadline = asyncio.get_running_loop(), deadline
 
+    def end(self, why: Literal["output", "crash"]) -> None:
+        self.ended = self.ended or why
+        self._loop.call_soon_threadsafe(self._expire)
+
     def __call__(self, stream: str, text: str) -> None:
-        if self.overflowed:
+        if self.ended:
             return
         if stream == "stdout":
             self._parts.append(text[: self._left])
         self._left -= len(text)
         if self._left < 0:
-            self.overflowed = True
-            self._loop.call_soon_threadsafe(self._stop)
+            self.end("output")
 
     def text(self) -> str:
         return "".join(self._parts)
 
-    def _stop(self) -> None:
+    def _expire(self) -> None:
         with suppress(RuntimeError):  # the program has ended meanwhile
             self._deadline.reschedule(self._loop.time())
 
