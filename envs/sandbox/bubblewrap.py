@@ -23,7 +23,7 @@ from envs.sandbox import isolation
 from envs.sandbox.types import Kind, Limits, Ran, Stopped, beyond, one_line
 
 INSTALL = "apt-get install bubblewrap"
-INTERPRETER_MB = 48
+INTERPRETER_MB = 32
 """MiB of address space that the interpreter takes before a program begins."""
 _OPEN_FILES = 64
 _PROBE_S = 30.0
