@@ -15,6 +15,7 @@ from graphs.society import society
 from graphs.solo import solo
 from graphs.stepwise import stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
+from graphs.tool_use import tool_use
 from graphs.topology import Builder, Graph, Topology, build, fit, load_function, topology
 from graphs.turns import Episode, Failure, Turn
 from graphs.verify import verify_refine
@@ -26,7 +27,7 @@ TOPOLOGIES: dict[str, Builder] = {
     for function in (
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
         *(self_refine, actor_critic, stepwise, self_debug, friction, verify_refine),
-        *(society, mad, selforg),
+        *(society, mad, selforg, tool_use),
     )
 }
 
@@ -72,6 +73,7 @@ __all__ = [
     "solve",
     "speak",
     "stepwise",
+    "tool_use",
     "topology",
     "universal",
     "verify_refine",
