@@ -38,7 +38,7 @@ _sandbox: ContextVar[Sandbox] = ContextVar("palaestra_sandbox")
 
 @asynccontextmanager
 async def _sandbox_opened(
-    turns: int = 4, sandbox: Backend = "monty", seconds: float = 5.0, memory_mb: int = 256, workers: int = 2
+    turns: int = 8, sandbox: Backend = "monty", seconds: float = 5.0, memory_mb: int = 256, workers: int = 2
 ) -> AsyncIterator[None]:
     opened = open_sandbox(sandbox, Limits(seconds, memory_mb, OUTPUT_CHARS), workers)
     outside = _sandbox.set(opened)
@@ -49,9 +49,9 @@ async def _sandbox_opened(
         await opened.close()
 
 
-@topology(roles=lambda **_: (TOOL_SOLVER,), calls=lambda turns=4, **_: turns, opens=_sandbox_opened)
+@topology(roles=lambda **_: (TOOL_SOLVER,), calls=lambda turns=8, **_: turns, opens=_sandbox_opened)
 def tool_use(
-    turns: Annotated[int, Field(ge=1, le=100)] = 4,
+    turns: Annotated[int, Field(ge=1, le=100)] = 8,
     sandbox: Backend = "monty",
     seconds: float = 5.0,
     memory_mb: int = 256,

@@ -9,6 +9,8 @@ know is `forbidden`.
 """
 
 import asyncio
+import math
+import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,6 +24,8 @@ GRACE_S = 0.5
 """Between the moment at which Monty is to stop a program, and its worker's end."""
 _HARD_S = 2.0
 """From there until it is given up, should Monty's own deadline fail."""
+_CPU_CLOCK = 2
+"""Linux: the clock of another process's CPU time has the number ~pid << 3 | 2."""
 _NO_VALUE = "\n\nNone"
 """The value of a last expression would be converted to an object of this process: there is none then."""
 _POLICY = {"datetime": datetime(2026, 1, 1, tzinfo=UTC), "sleep": "zero", "random_start": {"seed": 0}}
@@ -51,6 +55,7 @@ class MontySandbox:
         started = time.monotonic()
         try:
             async with self._checkout(await self._opened()) as session:
+                _bound_cpu(session.worker_pid, self._limits.seconds + GRACE_S)
                 started = time.monotonic()
                 stopped = await self._feed(session, code, said)
         except Exception as error:  # noqa: BLE001 - a worker that cannot be had or given back is a result, too
@@ -138,6 +143,18 @@ class _Said:
     def _expire(self) -> None:
         with suppress(RuntimeError):  # the program has ended meanwhile
             self._deadline.reschedule(self._loop.time())
+
+
+def _bound_cpu(pid: int | None, seconds: float) -> None:
+    """Have the kernel end a worker that computes for so long from now: one that outlived this process would go on."""
+    if pid is None or not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    with suppress(OSError, ValueError):  # it has died already; or the user's own limit is lower
+        used = time.clock_gettime((~pid << 3) | _CPU_CLOCK)
+        _, most = resource.prlimit(pid, resource.RLIMIT_CPU)
+        resource.prlimit(pid, resource.RLIMIT_CPU, (math.ceil(used + seconds) + 1, most))
 
 
 def _judge(error: Exception, late: bool) -> tuple[Kind, str]:

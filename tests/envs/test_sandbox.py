@@ -170,6 +170,32 @@ class TestWhatAProgramDoes:
         assert isinstance(after, Ran)
 
 
+@pytest.mark.parametrize("code", [SPIN, "x = 3\nwhile True: x = x * x"])
+def test_a_program_ends_when_its_parent_is_killed(backend: str, code: str) -> None:
+    """Monty's worker goes on until its time is up; nobody is there to kill it then."""
+    parent = f"""
+import asyncio, psutil
+from envs.sandbox import Limits, open_sandbox
+
+async def main():
+    running = asyncio.ensure_future(open_sandbox({backend!r}, Limits(seconds=2)).run({code!r}))
+    await asyncio.sleep(0.5)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
+    await running
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout
+        left = [int(pid) for pid in started.stdout.readline().split()]
+        started.kill()
+    assert left
+    deadline = time.monotonic() + OUTER_S
+    while any(psutil.pid_exists(pid) for pid in left):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
+
+
 HOSTILE = {
     "an endless loop": (SPIN, {"time"}),
     "deep recursion": ("def f(n): return f(n + 1) + 1\nf(0)", {"error", "memory"}),
