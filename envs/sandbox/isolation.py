@@ -84,6 +84,7 @@ def command(bwrap: str, filter_fd: int) -> list[str]:
     """
     return [
         bwrap,
+        # Process 1 of its namespace is bubblewrap's own, which no program can reach: when that dies, all there dies.
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--clearenv"),
         *("--uid", _NOWHERE, "--gid", _NOWHERE, "--hostname", "sandbox"),
         *_seen(),

@@ -196,6 +196,43 @@ asyncio.run(main())
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ctypes, os\nctypes.CDLL(None).prctl(1, 0)\nos.setsid()",
+        "import ctypes, os\nctypes.CDLL(None).prctl(1, 0)\nos.setpgid(0, 0)",
+        "import os, signal\nos.kill(0, signal.SIGSTOP)",
+        "import os, signal\nos.kill(1, signal.SIGSTOP)",
+        "import signal\nfor n in range(1, 65):\n  try: signal.signal(n, signal.SIG_IGN)\n  except Exception: pass",
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))",
+    ],
+)
+def test_nothing_survives_the_end_of_its_time(bubblewrap: str, code: str) -> None:
+    """Also not what has left its parent's group, and would be a child of this process no longer."""
+
+    async def use(sandbox: Sandbox) -> list[psutil.Process]:
+        running = asyncio.ensure_future(sandbox.run(f"{code}\n{SPIN}"))
+        started: set[psutil.Process] = set()
+        while not running.done():
+            started |= set(psutil.Process().children(recursive=True))
+            await asyncio.sleep(0.02)
+        assert isinstance(ended := await running, Stopped) and ended.kind == "time", ended
+        return list(started)
+
+    started = opened(bubblewrap, use)
+    assert len(started) >= 3
+    # Whoever is dead may wait for the machine's first process to be buried.
+    _, left = psutil.wait_procs([one for one in started if _is_alive(one)], timeout=10)
+    assert not [one for one in left if _is_alive(one)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 HOSTILE = {
     "an endless loop": (SPIN, {"time"}),
     "deep recursion": ("def f(n): return f(n + 1) + 1\nf(0)", {"error", "memory"}),
