@@ -19,7 +19,13 @@ def _gradient(name: str, loss: str, advantage: str) -> Recipe:
     return Recipe(name, policy_gradient, loss, schedule={"advantage": advantage})
 
 
-_GAME = {"env.level": 8, "policy.rank": 32, "critic.policy": "critic", "sneaky.policy": "sneaky"}
+_GAME = {
+    "env.level": 8,
+    "policy.rank": 32,
+    "critic.policy": "critic",
+    "sneaky.policy": "sneaky",
+    "sneak": "continue",
+}
 SPC = Recipe(
     "spc",
     spc.rounds,
