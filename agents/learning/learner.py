@@ -68,10 +68,10 @@ class Learner:
         """Drop the gradients."""
         self._optimizer.zero_grad()
 
-    def apply(self) -> float:
-        """Take a step along the gradients. Returns the learning rate that it took."""
+    def apply(self, share: float = 1.0) -> float:
+        """Take a step along the gradients, with that share of the learning rate. Returns the rate that it took."""
         self.steps += 1
-        rate = self._rate * min(1.0, self.steps / max(1, self._trainer.warmup_steps))
+        rate = self._rate * share * min(1.0, self.steps / max(1, self._trainer.warmup_steps))
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()

@@ -94,7 +94,9 @@ class Trainer:
         self._refuse(items, chosen)
         known = {name: self._known(self._learners[name], items, rows) for name, rows in chosen.items()}
         parts = (part for epoch in range(epochs) for part in self._parts(len(items), minibatch, epoch))
-        return [self._step(items, part, known) for part in parts]
+        steps = epochs * max(1, math.ceil(len(items) / (minibatch or max(1, len(items)))))
+        falls = self.settings.decay / steps
+        return [self._step(items, part, known, 1 - falls * i) for i, part in enumerate(parts)]
 
     def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
         """Log-probabilities of `ids[1:]` under a policy's weights as they are now; see agents.types.Publishable."""
@@ -161,7 +163,10 @@ class Trainer:
         for i in range(max(1, parts)):
             yield order[i * total // max(1, parts) : (i + 1) * total // max(1, parts)]
 
-    def _step(self, items: Sequence[Item], part: Iterable[int], known: Mapping[str, _Known]) -> dict[str, Metrics]:
+    def _step(
+        self, items: Sequence[Item], part: Iterable[int], known: Mapping[str, _Known], share: float
+    ) -> dict[str, Metrics]:
+        """One step on a part of the items, with a share of the learning rate."""
         done: dict[str, Metrics] = {}
         moving: list[Learner] = []
         for name, rows in _by_policy(items, part).items():
@@ -179,7 +184,7 @@ class Trainer:
                 f"{self.steps + 1}; that step changed nothing; lower the learning rate, or look at the samples"
             )
         for learner in moving:
-            done[learner.name] |= {"grad_norm": norms[learner.name], "learning_rate": learner.apply()}
+            done[learner.name] |= {"grad_norm": norms[learner.name], "learning_rate": learner.apply(share)}
         self.steps += bool(moving)
         return done
 

@@ -33,6 +33,8 @@ class TrainerSettings:
     """Of AdamW. Adapters want about ten times what full weights want."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """The rate rises in equal steps and is whole from this step of the policy on."""
+    decay: bool = False
+    """Whether the rate falls in equal steps towards 0 within each update: for those who learn from much in few."""
     weight_decay: Rate = 0.0
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
