@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envs import ENVS
+from envs import ENVS, ConfigError
 from experiments.runs import SWEEP, TRAINING, Run, list_runs
 from experiments.training.recipes import LINES
 from graphs import TOPOLOGIES, Builder, build
@@ -34,7 +34,10 @@ def catalogue(root: Path) -> dict[str, dict[str, str]]:
 
 
 def _topology_line(name: str, function: Builder) -> str:
-    calls = build(function, {}, name).calls
+    try:
+        calls = build(function, {}, name).calls
+    except ConfigError as error:  # what it needs is not installed
+        return f"{_module_line(function)}{_settings(function)}; {error}"
     cost = "" if calls is None else f"; {calls} calls" if calls > 1 else "; 1 call"
     return f"{_module_line(function)}{_settings(function)}{cost}"
 

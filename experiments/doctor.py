@@ -46,7 +46,17 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; starts neither Ray nor an engine."""
-    checks: list[Callable[[], list[Finding]]] = [_python, _names, _packages, _vllm, _embedded, _gpus, _ray, _machine]
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _names,
+        _packages,
+        _vllm,
+        _embedded,
+        _sandboxes,
+        _gpus,
+        _ray,
+        _machine,
+    ]
     findings = []
     for check in checks:
         try:
@@ -114,6 +124,17 @@ def _embedded() -> list[Finding]:
     if made["templates"] != templates_hash():
         return [Finding("embedded model", "note", "trained on other move templates than these", rebuild)]
     return [Finding("embedded model", "ok", f"{made['parameters']:,} parameters, knows the move templates")]
+
+
+def _sandboxes() -> list[Finding]:
+    from envs.sandbox import BACKENDS, why_unavailable
+
+    findings = []
+    for backend in BACKENDS:
+        problem, _, mend = why_unavailable(backend).rpartition("; ")
+        detail = problem or "programs that models write run in it"
+        findings.append(Finding(f"sandbox {backend}", "note" if problem else "ok", detail, mend))
+    return findings
 
 
 def _gpus() -> list[Finding]:

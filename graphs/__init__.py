@@ -16,6 +16,7 @@ from graphs.solo import solo
 from graphs.spc import spc, spc_pairs
 from graphs.stepwise import judge_steps, stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
+from graphs.tool_use import tool_use
 from graphs.topology import Builder, Graph, Topology, build, fit, load_function, topology
 from graphs.turns import Episode, Failure, Turn
 from graphs.verify import verify_refine
@@ -27,7 +28,7 @@ TOPOLOGIES: dict[str, Builder] = {
     for function in (
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
         *(self_refine, actor_critic, stepwise, self_debug, friction, verify_refine),
-        *(society, mad, selforg),
+        *(society, mad, selforg, tool_use),
         *(spc, spc_pairs, judge_steps),
     )
 }
@@ -77,6 +78,7 @@ __all__ = [
     "spc_pairs",
     "speak",
     "stepwise",
+    "tool_use",
     "topology",
     "universal",
     "verify_refine",

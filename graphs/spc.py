@@ -6,6 +6,11 @@ the error is fatal. A sabotage is valid when at least three in four of the forme
 the latter (`is_valid`). The critic judges each valid sabotage and, beside it, the step as it was. Whoever was right
 wins: experiments.training.spc. All of it is written down in the episode's note, both counts included.
 
+The generator rewrites the step, as published, told which step is right and which kinds of error there are; or, with
+`sneak=continue`, it goes on with the solution itself, as the solver would, and what it writes where the step belongs is
+its sabotage. A small model rewrites at random, where its own slips mislead another copy of it: going on, it has them to
+begin with, and learns to make them.
+
 `spc_pairs` finds the errors that the solver makes by itself: where a wrong solution leaves a right one, both steps are
 put through the same gate. They are what the first policies are taught, as the published ones are on PRM800K's pairs.
 
@@ -24,11 +29,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import Field
 
-from agents.moves import SABOTAGE, SOLVE
+from agents.moves import OPEN, SABOTAGE, SOLVE
 from agents.results import Sabotage
 from agents.types import EngineError, seed_of
 from envs.slips import error_kind
-from envs.types import Spoils
+from envs.types import Spoils, final_answer
 from graphs.solo import SOLVER
 from graphs.stepwise import CRITIC, critique_of, judged_steps
 from graphs.table import Ask, Stage, Table, count_votes, speak
@@ -36,6 +41,7 @@ from graphs.topology import Graph, topology
 from graphs.turns import Turn
 
 SNEAKY = "sneaky"
+Sneak = Literal["rewrite", "continue"]
 Some = Annotated[int, Field(ge=1)]
 
 
@@ -99,6 +105,7 @@ def spc(
     completions: Some = 8,
     sabotages: Some = 1,
     critiques: Some = 1,
+    sneak: Sneak = "rewrite",
     opponent: Literal["sneaky", "rule"] = "sneaky",
 ) -> Graph:
     """
@@ -107,6 +114,7 @@ def spc(
         completions: from behind the step and from behind each sabotage of it.
         sabotages: of the one step.
         critiques: of each valid sabotage, and as many of the step as it was.
+        sneak: how the generator spoils the step: it rewrites it, or goes on with the solution in place of it.
         opponent: who spoils the step: the generator, or as a control the env, by rule.
     """
 
@@ -128,14 +136,12 @@ def spc(
         update |= {"before": before, "step": step, "right": right}
         return {**update, "turns": [*turns, *tried], "stop_reason": reason}
 
-    async def sneak(state: Game, runtime: Runtime[Stage]) -> dict[str, Any]:
+    async def spoil(state: Game, runtime: Runtime[Stage]) -> dict[str, Any]:
         if opponent == "rule":
             return {"attempts": _by_rule(state, runtime.context, sabotages)}
-        fields = {"question": state.question, "steps": state.before.rstrip(), "step": state.step.strip()}
-        turns = await speak(state, runtime, [Ask(SNEAKY, SABOTAGE, fields, state.turns[:1])] * sabotages, 2)
-        said = [(turn.id, turn.result) for turn in turns]
-        attempts = [Attempt(id, r.kind, r.step) if isinstance(r, Sabotage) else Attempt(id) for id, r in said]
-        return {"turns": turns, "attempts": tuple(attempts)}
+        ask = _sneaking(state, sneak, state.before, state.step)
+        turns = await speak(state, runtime, [replace(ask, reads=state.turns[:1])] * sabotages, 2)
+        return {"turns": turns, "attempts": tuple(_attempt(turn, state.step) for turn in turns)}
 
     async def validate(state: Game, runtime: Runtime[Stage]) -> dict[str, Any]:
         # The step itself again is no sabotage, and those that say the same are completed once.
@@ -157,11 +163,11 @@ def spc(
         return {"turns": turns, "stop_reason": reason if valid else "no valid sabotage"}
 
     graph = StateGraph(Game, context_schema=Stage)
-    for node in (sample_step, sneak, validate, critique):
+    for node in (sample_step, spoil, validate, critique):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "sample_step")
-    graph.add_conditional_edges("sample_step", lambda game: END if game.stop_reason else "sneak", [END, "sneak"])
-    graph.add_edge("sneak", "validate")
+    graph.add_conditional_edges("sample_step", lambda game: END if game.stop_reason else "spoil", [END, "spoil"])
+    graph.add_edge("spoil", "validate")
     graph.add_edge("validate", "critique")
     graph.add_edge("critique", END)
     return graph.compile()
@@ -177,7 +183,11 @@ class Found(Table):
 
 @topology(roles=lambda **_: (SOLVER, SNEAKY, CRITIC))
 def spc_pairs(
-    solutions: Annotated[int, Field(ge=2)] = 8, completions: Some = 8, critiques: Some = 4, pairs: Some = 4
+    solutions: Annotated[int, Field(ge=2)] = 8,
+    completions: Some = 8,
+    critiques: Some = 4,
+    pairs: Some = 4,
+    sneak: Sneak = "rewrite",
 ) -> Graph:
     """
     Args:
@@ -185,6 +195,7 @@ def spc_pairs(
         completions: from behind each step of a pair.
         critiques: of each step of a valid pair.
         pairs: most of a task.
+        sneak: how the generator will be asked; see `spc`.
     """
 
     async def answer(state: Found, runtime: Runtime[Stage]) -> dict[str, Any]:
@@ -200,7 +211,7 @@ def spc_pairs(
         for pair, right, spoiled in zip(state.pairs, counts[::2], counts[1::2], strict=True):
             if is_valid(right, spoiled, completions):
                 valid += 1
-                said, note = await _shown(state.with_turns(turns), runtime, pair, critiques)
+                said, note = await _shown(state.with_turns(turns), runtime, pair, critiques, sneak)
                 turns += said
                 runtime.context.notes.append(note | {"counts": [right, spoiled], "completions": completions})
         return {"turns": turns, "stop_reason": f"{valid} of {len(state.pairs)} pairs are valid"}
@@ -313,15 +324,32 @@ def detects(critique: Turn) -> bool:
     return getattr(critique.result, "correct", None) is False
 
 
+def _sneaking(state: Table, sneak: Sneak, before: str, step: str) -> Ask:
+    """The generator asked for something in place of a right step."""
+    if sneak == "continue":
+        return Ask(SNEAKY, OPEN, {"question": state.question}, opening=before, stop=("\n",), instructions=SOLVER)
+    return Ask(SNEAKY, SABOTAGE, {"question": state.question, "steps": before.rstrip(), "step": step.strip()})
+
+
+def _attempt(turn: Turn, step: str) -> Attempt:
+    """What a generator's turn puts in place of the step."""
+    if isinstance(turn.result, Sabotage):
+        return Attempt(turn.id, turn.result.kind, turn.result.step)
+    said = turn.reply.removeprefix(turn.opening).strip().partition("\n")[0].strip()
+    if turn.move == SABOTAGE.name or not said or final_answer(said):
+        return Attempt(turn.id)
+    return Attempt(turn.id, error_kind(step, said), said)
+
+
 async def _shown(
-    state: Table, runtime: Runtime[Stage], pair: tuple[str, str, str], critiques: int
+    state: Table, runtime: Runtime[Stage], pair: tuple[str, str, str], critiques: int, sneak: Sneak
 ) -> tuple[list[Turn], dict[str, Any]]:
     """Both roles asked about a pair: the generator as it would answer and with the solver's error put into its mouth,
     the critic about either step."""
     before, right, wrong = pair
-    fields = {"question": state.question, "steps": before.rstrip(), "step": right.strip()}
-    taught = f"Error: {error_kind(right, wrong)}\nStep: {wrong.strip()}"
-    asks = [Ask(SNEAKY, SABOTAGE, fields), Ask(SNEAKY, SABOTAGE, fields, opening=taught)]
+    own = _sneaking(state, sneak, before, right)
+    said = wrong.rstrip() if sneak == "continue" else f"Error: {error_kind(right, wrong)}\nStep: {wrong.strip()}"
+    asks = [own, replace(own, opening=own.opening + said)]
     asks += [critique_of(state, CRITIC, [before, step], 1) for step in (right, wrong) for _ in range(critiques)]
     turns = await speak(state, runtime, asks, 3)
     ids = [turn.id for turn in turns]

@@ -106,6 +106,8 @@ class Ask:
     """The role's own turn to go on from; None begins a conversation with the role's instructions."""
     opening: str = ""
     """The beginning of the reply, given."""
+    stop: tuple[str, ...] = ()
+    """What ends the reply, beside what the seat sets: it ends before the first of these."""
     choices: tuple[str, ...] = ()
     """What the reply is chosen from, by likelihood, in place of sampling it."""
     certainty: bool = False
@@ -230,10 +232,11 @@ def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
     else:
         history = conversation(table.turns, ask.follows)
         prefix = (*ask.follows.prompt_ids, *ask.follows.token_ids) if ask.follows.token_ids else ()
+    sampling = stage.company.sampling(ask.role)
     return Request(
         key=f"{stage.task.id}/{stage.sample}/{id}",
         messages=tuple(messages),
-        sampling=stage.company.sampling(ask.role),
+        sampling=replace(sampling, stop=(*ask.stop, *sampling.stop)) if ask.stop else sampling,
         seed=seed_of(stage.seed, stage.task.id, stage.sample, id),
         prefix=prefix,
         history=tuple(history),

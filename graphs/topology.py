@@ -8,9 +8,10 @@ is foreign, and graphs.foreign plays it.
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from types import UnionType
@@ -27,6 +28,7 @@ from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native, threads
 
 Graph = AnyGraph
 Builder = Callable[..., Graph]
+Opens = Callable[[], AbstractAsyncContextManager[None]]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 GRAPHS = (Pregel, StateGraph)
 """What a module may export ready-made, as `graph = builder.compile()`."""
@@ -45,7 +47,7 @@ class Topology:
     settings: Mapping[str, Any] | None = None
     foreign: Foreign | None = None
     """How the graph is asked, when it is not written for our moves."""
-    opened: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    opened: Opens = nullcontext
     """Opens what the graph needs for the time of a run; entered and left in the task that plays."""
 
     @property
@@ -58,6 +60,7 @@ def topology(
     roles: Callable[..., Sequence[str]] | None = None,
     calls: Callable[..., int] | None = None,
     *,
+    opens: Callable[..., AbstractAsyncContextManager[None]] | None = None,
     ask: Callable[[str], Any] | None = None,
     answer: Callable[[Any], str | None] | None = None,
     resume: Callable[[Any], Any] | None = None,
@@ -67,6 +70,8 @@ def topology(
     Args:
         roles: the roles it asks; takes the function's keyword arguments, those filled with models left out.
         calls: most model calls of an episode; takes the same.
+        opens: opens what the nodes need for the time of a run, such as a sandbox, and hands it to them by a context
+            variable; takes the same.
         ask: for a foreign graph: the task's question -> its input.
         answer: for a foreign graph: its output -> the answer.
         resume: for a foreign graph: an interrupt's value -> what it goes on with; else the role human is asked.
@@ -74,6 +79,7 @@ def topology(
 
     def mark(function: _Function) -> _Function:
         function.roles, function.calls = roles, calls  # pyright: ignore[reportFunctionMemberAccess]
+        function.opens = opens  # pyright: ignore[reportFunctionMemberAccess]
         function.hooks = Hooks(ask, answer, resume)  # pyright: ignore[reportFunctionMemberAccess]
         return function
 
@@ -105,10 +111,12 @@ def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, na
     graph = _compiled(function(**bound, **{role: chat_model(role) for role in models}), name)
     roles = getattr(function, "roles", None)
     calls = getattr(function, "calls", None)
+    opens = getattr(function, "opens", None)
     return _topology(
         name,
         graph,
         getattr(function, "hooks", Hooks()),
+        partial(opens, **bound) if opens else None,
         roles=tuple(roles(**bound)) if roles else models,
         calls=calls(**bound) if calls else None,
         settings=bound,
@@ -163,10 +171,16 @@ def _sizes(function: Builder, settings: dict[str, Any], most: int, name: str) ->
     return counted([settings])
 
 
-def _topology(name: str, graph: Graph, hooks: Hooks, **known: Any) -> Topology:
+def _topology(name: str, graph: Graph, hooks: Hooks, opens: Opens | None = None, **known: Any) -> Topology:
     if is_native(graph):
-        return Topology(name, graph, **known)
-    return Topology(name, graph, **known, foreign=Foreign(graph, name, hooks), opened=threads)
+        return Topology(name, graph, **known, opened=opens or nullcontext)
+    return Topology(name, graph, **known, foreign=Foreign(graph, name, hooks), opened=partial(_all_opened, opens))
+
+
+@asynccontextmanager
+async def _all_opened(opens: Opens | None) -> AsyncIterator[None]:
+    async with threads(), (opens or nullcontext)():
+        yield
 
 
 def model_parameters(function: Callable[..., Any]) -> tuple[str, ...]:

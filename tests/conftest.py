@@ -90,7 +90,7 @@ def play_scripted(words: Env) -> PlayScripted:
 
 
 async def _play(topology: Topology, env: Env, task: Task, cast: Cast, options: dict[str, Any]) -> Episode:
-    async with open_company(cast, topology.roles, backend="local") as company:
+    async with open_company(cast, topology.roles, backend="local") as company, topology.opened():
         return await play(topology, env, task, company, **options)
 
 

@@ -19,7 +19,13 @@ def _gradient(name: str, loss: str, advantage: str) -> Recipe:
     return Recipe(name, policy_gradient, loss, schedule={"advantage": advantage})
 
 
-_GAME = {"env.level": 8, "policy.rank": 32, "critic.policy": "critic", "sneaky.policy": "sneaky"}
+_GAME = {
+    "env.level": 8,
+    "policy.rank": 32,
+    "critic.policy": "critic",
+    "sneaky.policy": "sneaky",
+    "sneak": "continue",
+}
 SPC = Recipe(
     "spc",
     spc.rounds,
@@ -75,8 +81,8 @@ CRITIQUE_LOOP = Recipe(
         "iterations": 3,
         "tasks": 200,
         "samples": 5,
-        "epochs": 3,
-        "minibatch": 64,
+        "epochs": 4,
+        "minibatch": 32,
         "roles": "solver,reviewer",
         "restart": True,
         "buffer": True,
@@ -85,7 +91,7 @@ CRITIQUE_LOOP = Recipe(
     },
     topology="actor_critic",
     settings={
-        "env.level": 8,
+        "env.level": 6,
         "lanes": 1,
         "judged": True,
         "policy.rank": 32,

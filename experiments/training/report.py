@@ -65,7 +65,7 @@ def report(runs: Sequence[str], root: Path = RUNS) -> list[Gain]:
                 f"training run {training.name} was not measured at its end; finish it with palaestra resume "
                 f"{training.name}, and leave test_tasks above 0"
             )
-        groups.setdefault(_what(training), []).append(measured)
+        groups.setdefault(what_of(training), []).append(measured)
     for what, group in groups.items():
         rows += [_gain([measured], measured.training.name, what) for measured in group]
         if len(group) > 1:
@@ -76,7 +76,7 @@ def report(runs: Sequence[str], root: Path = RUNS) -> list[Gain]:
 def gain(training: Training) -> Gain | None:
     """What one run gained; None where that was not measured."""
     measured = _measured(training)
-    return measured and _gain([measured], training.name, _what(training))
+    return measured and _gain([measured], training.name, what_of(training))
 
 
 def _measured(training: Training) -> _Measured | None:
@@ -126,8 +126,9 @@ def _together(scores: Sequence[Scores]) -> Scores:
     return {task: [score for one in scores for score in one[task]] for task in tasks}
 
 
-def _what(training: Training) -> tuple[str, ...]:
-    """What tells a run from others, its seed left out."""
+def what_of(training: Training, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """What tells a run from others, its seed and the settings named in `but` left out."""
     config = training.config
-    given = (f"{key}={value}" for key, value in sorted(config["settings"].items()) if not key.startswith(_WHERE))
+    known = ((key, value) for key, value in sorted(config["settings"].items()) if key not in but)
+    given = (f"{key}={value}" for key, value in known if not key.startswith(_WHERE))
     return f"{config['recipe']} of {config['topology']['name']} on {config['env']['name']}", *given

@@ -13,7 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from agents.learning.advantages import ADVANTAGES
-from agents.learning.samples import Sample
+from agents.learning.samples import Sample, SampleError
 from envs.steps import Judged, Steps, write_processbench
 from envs.types import split_steps
 from experiments.credit import Credit, Rewards, samples_of
@@ -66,7 +66,7 @@ def first_rewards(episode: Episode) -> Rewards:
 def pairs(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
     """What the first policies learn by heart. Raises NothingToLearnError."""
     stored = list(episodes)
-    own = {_key(e, note["taught"]): len(e.turn(note["own"]).prompt_ids) for e in stored for note in _pairs(e)}
+    own = {_key(e, note["taught"]): e.turn(note["own"]).prompt_ids for e in stored for note in _pairs(e)}
     if not own:
         raise NothingToLearnError(
             f"expected valid pairs of a right and a wrong step, found none on {len(stored)} tasks: the solver is never "
@@ -219,11 +219,21 @@ def _labels(episodes: Iterable[Episode]) -> dict[str, bool]:
     return found
 
 
-def _taught(sample: Sample, prompt: int) -> Sample:
-    """A sabotage whose beginning was given, as if the generator had said all of it. The first `prompt` token ids are
-    those that it was asked with."""
-    said = (*sample.prompt_ids[prompt:], *sample.token_ids)
-    return replace(sample, prompt_ids=sample.prompt_ids[:prompt], token_ids=said, logprobs=())
+def _taught(sample: Sample, asked: Sequence[int]) -> Sample:
+    """A sabotage that was put into the generator's mouth, as if it had said all of it, asked with these token ids.
+
+    Raises:
+        SampleError: it was asked otherwise.
+    """
+    prompt, said = sample.prompt_ids[: len(asked)], sample.prompt_ids[len(asked) :]
+    if prompt != tuple(asked):
+        raise SampleError(
+            sample.key,
+            "a prompt that begins as the generator's own",
+            "another",
+            "its tokenizer joins a given beginning to what comes before it; take another model for the generator",
+        )
+    return replace(sample, prompt_ids=prompt, token_ids=(*said, *sample.token_ids), logprobs=())
 
 
 def _accepts(episode: Episode, id: str) -> bool:

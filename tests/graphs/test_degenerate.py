@@ -48,7 +48,8 @@ def embedded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 def episode(name: str, reply: str, **settings: Any) -> Episode:
     async def run() -> Episode:
         env, topology = RunnableWords(), build(TOPOLOGIES[name], settings)
-        async with open_company(Cast.all(Measured(reply)), topology.roles, backend="local") as company:
+        cast = Cast.all(Measured(reply))
+        async with open_company(cast, topology.roles, backend="local") as company, topology.opened():
             return await asyncio.wait_for(play(topology, env, env.tasks(1)[0], company, seed=1), 60)
 
     return asyncio.run(run())
