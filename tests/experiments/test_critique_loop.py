@@ -152,7 +152,8 @@ def test_the_solver_alone_is_measured_on_the_env_that_is_trained_on() -> None:
 @pytest.mark.model
 @pytest.mark.slow
 def test_both_policies_learn(tmp_path: Path) -> None:
-    settings = {"iterations": 1, "tasks": 12, "epochs": 1, "evaluate_every": 0, "test_tasks": 4, "test_samples": 1}
+    settings = {"iterations": 1, "tasks": 20, "epochs": 1, "evaluate_every": 0, "test_tasks": 4, "test_samples": 1}
+    settings |= {"env.level": 5}
     training = train("critique_loop", settings=settings, seed=1, backend="local", root=tmp_path)
     (line,) = training.lines("update")
     assert line["items"] > 10 and {"solver", "reviewer"} == set(line["policies"])
