@@ -18,9 +18,8 @@ Note = Mapping[str, Any]
 
 def narrate(episode: Episode) -> list[str]:
     """The lines of all notes, in their order."""
-    return [
-        line for note in episode.notes for key, tell in NARRATORS.items() if key in note for line in tell(episode, note)
-    ]
+    told = ((note, tell) for note in episode.notes for keys, tell in NARRATORS.items() if note.keys() >= set(keys))
+    return [line for note, tell in told for line in tell(episode, note)]
 
 
 def _game(episode: Episode, note: Note) -> list[str]:
@@ -80,13 +79,18 @@ def _pair(episode: Episode, note: Note) -> list[str]:
     ]
 
 
-def _judged(episode: Episode, note: Note) -> list[str]:
-    """Solutions and what they are, in a training with a reviewer."""
-    return [f"{id} is {status}." for id, status in note["verdicts"].items()]
+def _solutions(episode: Episode, note: Note) -> list[str]:
+    """What the env says of each, in a training with a reviewer."""
+    found = note["verdicts"]
+    return [f"{id} is {status}." for id, status in found.items()] if isinstance(found, dict) else []
 
 
-NARRATORS: Mapping[str, Callable[[Episode, Note], list[str]]] = {"game": _game, "pair": _pair, "verdicts": _judged}
-"""By the key that tells a note."""
+NARRATORS: Mapping[tuple[str, ...], Callable[[Episode, Note], list[str]]] = {
+    ("game", "sabotages", "untouched"): _game,
+    ("pair", "counts", "completions", "right", "wrong"): _pair,
+    ("verdicts",): _solutions,
+}
+"""By the keys that tell a note."""
 
 
 def _counted(right: int, completions: int) -> str:

@@ -77,7 +77,9 @@ def test_solutions_that_were_judged_are_told_and_other_notes_pass(play_scripted:
     script = {"solver": [NO, YES], "reviewer": [INCORRECT]}
     episode = play_scripted(actor_critic, script, {"lanes": 1, "judged": True})
     assert narrate(episode) == ["solver/0 is incorrect.", "solver/1 is correct."]
-    assert narrate(episode.model_copy(update={"notes": ({"weather": "fair"}, {})})) == []
+    assert (
+        narrate(episode.model_copy(update={"notes": ({"weather": "fair"}, {"game": 1}, {"verdicts": [1]}, {})})) == []
+    )
 
 
 def test_a_model_cannot_break_the_lines(play_scripted: Any) -> None:
