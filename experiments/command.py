@@ -174,10 +174,13 @@ def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
 @click.argument("run")
 @click.argument("episode", required=False)
 @click.option("--prompts", is_flag=True, help="Show each turn's prompt too.")
+@click.option("--all", "every", is_flag=True, help="Show every turn, also where several were asked the same.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write it as a picture to this file, too.")
 @RUNS
 @JSON
-def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: Path, as_json: bool) -> None:
+def show(
+    run: str, episode: str | None, prompts: bool, every: bool, svg: Path | None, root: Path, as_json: bool
+) -> None:
     """Print the summary of RUN (of a sweep its table, of a training its curve), or one EPISODE of it as a transcript.
 
     EPISODE is its number (from 1), a task's id, TASK/SAMPLE, or one of: longest, wrong, failed.
@@ -203,7 +206,7 @@ def show(run: str, episode: str | None, prompts: bool, svg: Path | None, root: P
     else:
         opened = Run.open(run, root)
         found = opened.find(episode)
-        rendered, data = render_episode(opened, found, prompts), lambda: found.model_dump(mode="json")
+        rendered, data = render_episode(opened, found, prompts, every), lambda: found.model_dump(mode="json")
     if svg is not None:
         save_svg(rendered, svg, f"palaestra show {run} {episode or ''}".strip())
     print_result(rendered, data, as_json)

@@ -4,7 +4,8 @@ Model text is data: it is printed as plain text, never as markup, and its contro
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from envs.grading import same_number, same_text
 from envs.types import Task
 from experiments.compare import Row
 from experiments.lanes import draw_lanes
+from experiments.narrate import narrate
 from experiments.runs import Run, Summary
 from experiments.stats import Comparison
 from graphs.turns import Episode, Turn
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "red", "bright_cyan", "bright_magenta")
 _STATUS = {"correct": "bold green", "incorrect": "bold red", "unparsed": "bold yellow", "unscorable": "bold yellow"}
+MOST = 5
+"""Different answers of turns that are shown as one entry."""
 _VERBS = {
     "solve": "solves",
     "revise": "revises",
@@ -141,8 +145,16 @@ def render_comparison(rows: Sequence[Row]) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def render_episode(run: Run, episode: Episode, prompts: bool = False) -> RenderableType:
-    """An episode as a transcript: the problem, the turns round by round, the outcome."""
+def render_episode(run: Run, episode: Episode, prompts: bool = False, every: bool = False) -> RenderableType:
+    """An episode as a transcript: the problem, the turns round by round, what was noted of them, the outcome.
+
+    Args:
+        run: that it is of.
+        episode: what is shown.
+        prompts: show each turn's prompt too.
+        every: show every turn by itself; else three and more that were asked the same together are one entry, as far as
+            nobody read them.
+    """
     task = episode.task
     roles = dict.fromkeys(turn.role for turn in episode.turns)
     colours = {role: _COLOURS[i % len(_COLOURS)] for i, role in enumerate(roles)}
@@ -165,19 +177,40 @@ def render_episode(run: Run, episode: Episode, prompts: bool = False) -> Rendera
         parts += [Text(), Rule("Who read whom", align="left", style="dim"), Text(), *_graph(episode, colours), Text()]
         parts += [Rule("Turns", align="left", style="dim")]
     shown_round: int | None = None
-    for turn in episode.turns:
+    entries = [[turn] for turn in episode.turns] if every or foreign else asked_alike(episode.turns)
+    for entry in entries:
+        turn = entry[0]
         if turn.round != shown_round and not foreign:
             shown_round = turn.round
             parts += [
                 Text(),
                 Rule(f"Round {turn.round}" if turn.round else "Before the debate", align="left", style="dim"),
             ]
-        parts += [Text(), _heading(turn, task, colours), *([_prompt(turn)] if prompts else []), _reply(turn)]
+        said = _reply(turn) if len(entry) == 1 else _opening(turn)
+        parts += [Text(), _heading(entry, task, colours), *([_prompt(turn)] if prompts else []), said]
+    if len(entries) < len(episode.turns):
+        told = f"{len(episode.turns)} turns; those that were asked the same are one entry, and --all shows each"
+        parts += [Text(), Text(told, style="dim")]
+    if lines := narrate(episode):
+        parts += [Text(), Rule("In plain words", align="left", style="dim"), plain("\n".join(lines))]
     return Group(*parts, Text(), Rule("Outcome", align="left", style="dim"), _outcome(episode))
 
 
-def _heading(turn: Turn, task: Task, colours: dict[str, str]) -> Text:
-    heading = Text("● ", style=colours[turn.role])
+def asked_alike(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """Turns as entries of a transcript: three and more that were asked together, with one prompt and one beginning of
+    the reply, are one, at the place of the first. A turn that is read or gone on from has an entry of its own."""
+    used = {id for turn in turns for id in (*turn.reads, turn.follows)}
+    alike: dict[Hashable, list[Turn]] = {}
+    for turn in turns:
+        same = (turn.after, turn.role, turn.round, turn.move, turn.follows, turn.messages, turn.opening, turn.reads)
+        alike.setdefault(turn.id if turn.id in used else same, []).append(turn)
+    together = {entry[0].id: entry for entry in alike.values() if len(entry) >= 3}
+    folded = {turn.id for entry in together.values() for turn in entry}
+    return [together.get(turn.id, [turn]) for turn in turns if turn.id in together or turn.id not in folded]
+
+
+def _heading(entry: Sequence[Turn], task: Task, colours: dict[str, str]) -> Text:
+    turn, heading = entry[0], Text("● ", style=colours[entry[0].role])
     if turn.move == "chat":
         heading.append(turn.id, style=f"bold {colours[turn.role]}").append(f"  {_links(turn)}", style="dim")
         return heading.append("   ").append_text(_result(turn, task))
@@ -188,9 +221,27 @@ def _heading(turn: Turn, task: Task, colours: dict[str, str]) -> Text:
         heading.append("  reading ", style="dim")
         for i, role in enumerate(readers):
             heading.append(f"{', ' if i else ''}{role}", style=colours.get(role, "white"))
-    heading.append("   ")
-    heading.append_text(_result(turn, task))
-    return heading
+    if len(entry) > 1:
+        return heading.append(f"  {len(entry)} times", style="bold").append("   ").append_text(_tally(entry, task))
+    return heading.append("   ").append_text(_result(turn, task))
+
+
+def _tally(entry: Sequence[Turn], task: Task) -> Text:
+    """What the replies came to, and how often each: the most frequent ones."""
+    results = {turn.id: _result(turn, task) or Text("→ no answer", style="dim") for turn in entry}
+    first = {result.plain: result for result in reversed(results.values())}
+    counts = Counter(result.plain for result in results.values()).most_common()
+    shown = [first[said].append(f" ×{count}", style="default") for said, count in counts[:MOST]]
+    if rest := sum(count for _, count in counts[MOST:]):
+        shown.append(Text(f"and {rest} others", style="dim"))
+    return Text("  ").join(shown)
+
+
+def _opening(turn: Turn) -> RenderableType:
+    """What the given beginning of a reply ends with."""
+    last = turn.opening.rstrip().rpartition("\n")[2]
+    text = Text("from behind ", style="dim").append(printable(last), style="not dim") if last else Text()
+    return Padding(text, (0, 0, 0, 4), expand=False)
 
 
 def _links(turn: Turn) -> str:

@@ -4,7 +4,7 @@ One loop, several sources of feedback:
 
 - `self_refine`: the solver reviews its own solution, in a conversation of its own. Madaan et al., arXiv:2303.17651.
 - `actor_critic`: a reviewer marks each step and gives a verdict; `lanes` solutions are refined side by side and their
-  last answers vote. MathCritique, arXiv:2411.16579.
+  last answers vote. MathCritique, arXiv:2411.16579. How it is trained: experiments.training.critique_loop.
 - `self_debug`: the env runs the solution and says what it finds. Chen et al., arXiv:2304.05128. An env that cannot run
   solutions is refused.
 - `friction`: feedback from the known answer, which never shows it; up to ten rounds. Feedback Friction,
@@ -35,13 +35,14 @@ Feedback = Callable[[Table, Runtime[Stage], Sequence[Turn]], Awaitable[tuple[lis
 """For each solution what is to be mended, None when nothing is; and the turns that it took, one a solution or none."""
 
 
-def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
+def refining(feedback: Feedback, rounds: int, lanes: int = 1, judged: bool = False) -> Graph:
     """The loop.
 
     Args:
         feedback: asked of all lanes that are not done, at once.
         rounds: most refinements of a lane.
         lanes: solutions that are refined side by side.
+        judged: whether a note holds the env's verdict on every solution, by turn.
     """
     roles = lane_roles(SOLVER, lanes)
 
@@ -69,6 +70,9 @@ def refining(feedback: Feedback, rounds: int, lanes: int = 1) -> Graph:
 
     async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         reason = state.stop_reason or f"{rounds} rounds"
+        if judged:
+            said = [turn for turn in state.turns if turn.role in roles and turn.move != REVIEW.name]
+            runtime.context.notes.append({"verdicts": await _verdicts(runtime.context, said)})
         return {"answer": await count_votes(runtime, solutions(state)), "stop_reason": reason}
 
     return loop(answer, refine, settle, lambda state: bool(state.stop_reason) or state.round > rounds)
@@ -91,15 +95,16 @@ def self_refine(rounds: Rounds = 2) -> Graph:
 
 
 @topology(
-    roles=lambda lanes=2, rounds=1: (*lane_roles(SOLVER, lanes), *lane_roles(REVIEWER, lanes)),
-    calls=lambda lanes=2, rounds=1: lanes * (1 + 2 * rounds),
+    roles=lambda lanes=2, **_: (*lane_roles(SOLVER, lanes), *lane_roles(REVIEWER, lanes)),
+    calls=lambda lanes=2, rounds=1, **_: lanes * (1 + 2 * rounds),
 )
-def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1) -> Graph:
+def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1, judged: bool = False) -> Graph:
     """Reviewers mark the steps of solutions, which are mended and then vote.
 
     Args:
         lanes: solutions that are refined side by side.
         rounds: most refinements of each; each costs a review and a solution.
+        judged: write down of every solution whether it is right, to be learned from.
     """
 
     async def feedback(
@@ -108,7 +113,7 @@ def actor_critic(lanes: Annotated[int, Field(ge=1)] = 2, rounds: Rounds = 1) -> 
         asks = [review_of(state, turn, turn.role.replace(SOLVER, REVIEWER)) for turn in solutions]
         return await _reviewed(state, runtime, asks)
 
-    return refining(feedback, rounds, lanes)
+    return refining(feedback, rounds, lanes, judged)
 
 
 @topology(roles=lambda rounds=3: (SOLVER,), calls=lambda rounds=3: 1 + rounds)
@@ -147,6 +152,11 @@ def friction(rounds: Rounds = 10) -> Graph:
         return ["Your answer is wrong." if found else None for found in wrong], []
 
     return refining(feedback, rounds)
+
+
+async def _verdicts(stage: Stage, solutions: Sequence[Turn]) -> dict[str, str]:
+    """Turn id -> the verdict's status."""
+    return {turn.id: (await stage.env.judge(stage.task, turn.answer)).status for turn in solutions}
 
 
 async def _reviewed(state: Table, runtime: Runtime[Stage], asks: Sequence[Ask]) -> tuple[list[str | None], list[Turn]]:

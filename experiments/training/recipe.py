@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agents.learning.advantages import ADVANTAGES, Advantage
 from agents.learning.samples import Pair, Sample
+from agents.types import EngineError
 from experiments.credit import Credit, Credited, outcome, samples_of
 from experiments.training.schedule import Schedule
 from graphs.turns import Episode
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from experiments.training.training import Line
 
 Items = Sequence[Sample | Pair]
+
+
+class NothingToLearnError(EngineError):
+    """Episodes without anything to learn from; the message says what they lacked."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Exam:
     """What policies are measured by, where that is not what they are trained on."""
 
     topology: str
-    env: str
+    env: str = ""
+    """Empty for the one that is trained on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of both: `env.KEY`, and the topology's own."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from envs.errors import ConfigError, clip, unknown
 from experiments.credit import Credit
-from experiments.training import spc
+from experiments.training import critique_loop, spc
 from experiments.training.recipe import Exam, Recipe, imitation, policy_gradient, preferences
 from graphs import load_function
 
@@ -72,7 +72,36 @@ SPC = Recipe(
     ),
     rules=spc.Meetings(),
 )
-
+CRITIQUE_LOOP = Recipe(
+    "critique_loop",
+    critique_loop.mending,
+    "sft",
+    critique_loop.rewards,
+    {
+        "iterations": 3,
+        "tasks": 200,
+        "samples": 5,
+        "epochs": 2,
+        "minibatch": 32,
+        "roles": "solver,reviewer",
+        "restart": True,
+        "buffer": True,
+        "evaluate_every": 1,
+        "test_samples": 4,
+    },
+    topology="actor_critic",
+    settings={
+        "env.level": 6,
+        "lanes": 1,
+        "judged": True,
+        "policy.rank": 32,
+        "solver.policy": "solver",
+        "reviewer.policy": "reviewer",
+        # At the adapters' usual rate the few rows of an iteration are overlearned.
+        "trainer.learning_rate": 5e-4,
+    },
+    exam=Exam("solo"),
+)
 
 RECIPES: Mapping[str, Recipe] = {
     "grpo": _gradient("grpo", "grpo", "grpo"),
@@ -81,6 +110,7 @@ RECIPES: Mapping[str, Recipe] = {
     "rft": Recipe("rft", imitation, "sft", replays=True),
     "sft": Recipe("sft", imitation, "sft", from_run=True),
     "dpo": Recipe("dpo", preferences, "dpo", replays=True),
+    "critique_loop": CRITIQUE_LOOP,
     "spc": SPC,
 }
 LINES = {
@@ -90,6 +120,7 @@ LINES = {
     "rft": "what was rewarded is learned by heart",
     "sft": "what was rewarded in a stored run is learned by heart (--set data=RUN)",
     "dpo": "of two replies to one prompt the better is preferred",
+    "critique_loop": "solutions that are right, at once or mended, and the critiques that mended them, by heart",
     "spc": "a sneaky generator and a critic play against each other, in rounds",
 }
 

@@ -66,6 +66,8 @@ class Schedule:
     match_tasks: AnyNumber = 100
     """Of games between policies: validation tasks on which the newest meet all earlier ones after every update; 0 for
     no such matches, and the newest opponents."""
+    task_most: Some = 3
+    """Of critique_loop: right solutions of one task that are learned from at most."""
     replay: AnyNumber = 0
     """Of rft and dpo: as many older items as this are learned from again each iteration."""
     replay_most: Some = 4096

@@ -126,7 +126,7 @@ def make_training_plan(
         played, asked, cast, 1, schedule.samples, seed, split, schedule.concurrency, parts.played, backend, address
     )
     exam = _exam(found, plan, cast, parts.exam, schedule)
-    other = None if exam is plan else exam.env
+    other = None if exam.env is plan.env else exam.env
     curriculum = Curriculum(plan.env, schedule, seed, not found.from_run, other, found.rules is not None)
     loss = make_loss(parts.loss.pop("preset", found.loss), parts.loss)
     learners, assigned = _learners(plan, schedule, parts, starts or {})
@@ -160,15 +160,19 @@ def _exam(recipe: Recipe, plan: Plan, cast: Cast | str | None, own: Mapping[str,
     """The plan of measurements. Its roles are played by those of the training."""
     if recipe.exam is None and not own:
         return plan
-    usual = recipe.exam or Exam(plan.topology.name, plan.env.name)
+    usual = recipe.exam or Exam(plan.topology.name)
     settings = {**usual.settings, **own}
     names = {key: settings.pop(key, None) or getattr(usual, key) for key in ("topology", "env")}
     if recipe.exam and names != {"topology": usual.topology, "env": usual.env}:
         settings = {key: value for key, value in own.items() if key not in names}
+    is_own = not names["env"] and not any(key.startswith("env.") for key in settings)
+    env = plan.env if is_own else names["env"] or plan.env.name
     exam = make_plan(
-        names["topology"], names["env"], cast, 1, 1, plan.seed, schedule.test_split, plan.concurrency, settings,
+        names["topology"], env, cast, 1, 1, plan.seed, schedule.test_split, plan.concurrency, settings,
         plan.backend, plan.address,
     )  # fmt: skip
+    if is_own:
+        exam.config["env"] = {**plan.config["env"], "split": schedule.test_split}
     strangers = [role for role in exam.roles if base_role(role) not in map(base_role, plan.roles)]
     if plan.roles and strangers:
         raise ConfigError(

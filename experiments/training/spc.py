@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from agents.learning.advantages import ADVANTAGES
 from agents.learning.samples import Sample, SampleError
-from agents.types import EngineError
 from envs.steps import Judged, Steps, write_processbench
 from envs.types import split_steps
 from experiments.credit import Credit, Rewards, samples_of
 from experiments.plan import open_topology
 from experiments.training.league import Game, League
-from experiments.training.recipe import Lesson, controlled
+from experiments.training.recipe import Lesson, NothingToLearnError, controlled
 from experiments.training.registry import Version
 from experiments.training.schedule import Schedule
 from graphs.spc import SNEAKY, detects
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from experiments.training.training import Line
 
 ATTACK, DETECTION = "attack", "detection"
-
-
-class NothingToLearnError(EngineError):
-    """A round without anything to learn from; the message says what it lacked."""
 
 
 def rewards(episode: Episode) -> Rewards:

@@ -79,6 +79,8 @@ def test_show_and_list(called: Any, replay: str) -> None:
         assert status == 0 and phrase in out
     status, out, _ = called("show", "mine", "1", "--prompts")
     assert "You are a careful solver." in out
+    folded, whole = (called("show", "mine", "1", *option)[1] for option in ((), ("--all",)))
+    assert "solver  solves  6 times" in folded and "6 times" not in whole and whole.count("● solver") == 6
     status, out, _ = called("show", "mine", "1", "--json")
     assert json.loads(out)["turns"][0]["result"]["type"] == "Solution"
     status, out, _ = called("list", "--json")
