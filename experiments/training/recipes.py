@@ -25,6 +25,9 @@ _GAME = {
     "critic.policy": "critic",
     "sneaky.policy": "sneaky",
     "sneak": "continue",
+    # Far below the adapters' usual rate, and falling: what is learned from once and for all must not be overlearned.
+    "trainer.learning_rate": 7e-4,
+    "trainer.decay": True,
 }
 SPC = Recipe(
     "spc",
@@ -35,10 +38,12 @@ SPC = Recipe(
         "iterations": 2,
         "tasks": 300,
         "samples": 1,
-        "epochs": 3,
-        "minibatch": 128,
+        "epochs": 2,
+        "minibatch": 64,
         "roles": "critic,sneaky",
-        "advantage": "raw",
+        # The released code takes the rewards as they are (advantage=raw); the paper subtracts a baseline.
+        "advantage": "reinforce++",
+        "group": "role",
         "restart": True,
         "buffer": True,
         "mix_first": True,
@@ -49,7 +54,7 @@ SPC = Recipe(
     },
     topology="spc",
     env="arithmetic",
-    settings={**_GAME, "sabotages": 2, "critiques": 2, "solutions": 6},
+    settings={**_GAME, "sabotages": 4, "critiques": 2, "solutions": 6},
     exam=Exam("judge_steps", "steps", {"env.path": str(FROZEN), "env.ask": "step", "env.validation": 0.25}),
     first=Recipe(
         "spc_first",
