@@ -181,7 +181,11 @@ class Found(Table):
     """(what stands before, the right solution's step, the wrong one's)."""
 
 
-@topology(roles=lambda **_: (SOLVER, SNEAKY, CRITIC))
+def _pairs_calls(solutions: int = 8, completions: int = 8, critiques: int = 4, pairs: int = 4, **_: Any) -> int:
+    return solutions + pairs * 2 * (completions + 1 + critiques)
+
+
+@topology(roles=lambda **_: (SOLVER, SNEAKY, CRITIC), calls=_pairs_calls)
 def spc_pairs(
     solutions: Annotated[int, Field(ge=2)] = 8,
     completions: Some = 8,

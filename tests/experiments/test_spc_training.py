@@ -20,11 +20,11 @@ from experiments.training.teacher import LocalTeacher
 from tests.experiments.training_helpers import without_times
 
 SMALL: dict[str, Any] = {
-    "first.tasks": 12,
+    "first.tasks": 10,
     "first.epochs": 1,
-    "tasks": 12,
+    "tasks": 10,
     "epochs": 1,
-    "match_tasks": 6,
+    "match_tasks": 4,
     "test_tasks": 12,
     "validation_tasks": 8,
     "policy.rank": 8,
@@ -139,9 +139,12 @@ def test_a_run_that_stopped_goes_on_as_if_it_never_had(
 
     monkeypatch.setattr(Training, "mark", fails)
     with pytest.raises(TrainingError, match="palaestra resume stopped"):
-        play(tmp_path, "stopped")
+        play(tmp_path, "stopped", start=str(played.path))
     monkeypatch.undo()
-    assert without_times(resume("stopped", tmp_path)) == without_times(played)
+    lines = [without_times(found) for found in (resume("stopped", tmp_path), played)]
+    for found in lines:
+        found[-1].pop("weights")  # the first ones lie where they were made
+    assert lines[0] == lines[1]
 
 
 def test_another_run_can_start_from_the_same_first_policies(played: Training, tmp_path: Path) -> None:
@@ -157,14 +160,18 @@ def version(policy: str, updates: int) -> Version:
     return Version(policy, f"{updates}-v", updates, "")
 
 
-@pytest.mark.parametrize(("won", "pair"), [({}, (1, 1)), ({(1, 1): 0.0, (1, 0): 0.4}, (1, 0)), ({(0, 1): 0.5}, (0, 1))])
+@pytest.mark.parametrize(
+    ("won", "pair"),
+    [({(1, 1): 0.0, (1, 0): 0.4, (0, 1): 0.0}, (1, 0)), ({(1, 1): 1.0, (1, 0): 0.9, (0, 1): 0.5}, (0, 1))],
+)
 def test_the_pair_whose_win_rate_is_nearest_to_a_half_plays(
     tmp_path: Path, won: dict[tuple[int, int], float], pair: tuple[int, int]
 ) -> None:
     league = League(tmp_path)
-    for generator, critic in ((0, 1), (1, 0), (1, 1)):
-        score = won.get((generator, critic), 1.0 if won else 0.5)
-        league.record([Game(f"sneaky@{generator}-v", f"critic@{critic}-v", score)] * 10 if won else [])
+    for (generator, critic), score in won.items():
+        league.record([Game(f"sneaky@{generator}-v", f"critic@{critic}-v", score)] * 10)
+    # The first ones against each other would be evenest, but neither is new.
+    league.record([Game("sneaky@0-v", "critic@0-v", 0.5)] * 10)
     versions = {name: [version(name, 0), version(name, 1)] for name in ("sneaky", "critic")}
     arena: Any = SimpleNamespace(
         training=SimpleNamespace(path=tmp_path),
@@ -175,4 +182,4 @@ def test_the_pair_whose_win_rate_is_nearest_to_a_half_plays(
         ),
     )
     found = Meetings().opponents(arena, 1)
-    assert (found["sneaky"].updates, found["critic"].updates) == pair if won else set(pair) & {1}
+    assert (found["sneaky"].updates, found["critic"].updates) == pair

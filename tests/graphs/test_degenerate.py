@@ -16,8 +16,10 @@ from tests.conftest import WordEnv
 
 BOX = "\\boxed{yes}"
 SMALLEST = ("samples", "agents", "lanes", "pool", "models")
-EXTRACTED = ("mad",)
+EXTRACTED = ("mad", "judge_steps")
 """Those whose answer is in the words of another role, which such replies are not."""
+GIVEN = {"steps": ["one", "two"], "judge": [0, 1], "first_wrong": None}
+"""For who judges what a task brings along."""
 
 
 class Measured(ScriptedEngine):
@@ -48,9 +50,9 @@ def embedded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 def episode(name: str, reply: str, **settings: Any) -> Episode:
     async def run() -> Episode:
         env, topology = RunnableWords(), build(TOPOLOGIES[name], settings)
-        cast = Cast.all(Measured(reply))
+        cast, task = Cast.all(Measured(reply)), env.tasks(1)[0].model_copy(update={"details": GIVEN})
         async with open_company(cast, topology.roles, backend="local") as company, topology.opened():
-            return await asyncio.wait_for(play(topology, env, env.tasks(1)[0], company, seed=1), 60)
+            return await asyncio.wait_for(play(topology, env, task, company, seed=1), 60)
 
     return asyncio.run(run())
 
