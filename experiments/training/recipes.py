@@ -50,6 +50,7 @@ SPC = Recipe(
         "evaluate_every": 1,
         "validation_samples": 1,
         "test_samples": 2,
+        "match_tasks": 80,
         "keep": "all",
     },
     topology="spc",
@@ -73,7 +74,7 @@ SPC = Recipe(
         },
         topology="spc_pairs",
         env="arithmetic",
-        settings=_GAME,
+        settings={**_GAME, "trainer.learning_rate": 5e-4},
     ),
     rules=spc.Meetings(),
 )
