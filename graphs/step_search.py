@@ -153,6 +153,9 @@ async def _tried(state: Search, runtime: Runtime[Stage]) -> dict[str, Any]:
     round = state.round + 1
     verdicts = await speak(state, runtime, asks, round)
     by_place = {lane.place: verdict for lane, verdict in zip(asked, verdicts, strict=True)}
+    for lane, verdict in zip(asked, verdicts, strict=True):
+        found = {"place": lane.kept, "step": lane.place[-1], "critique": verdict.id, "stands": not detects(verdict)}
+        runtime.context.notes.append(found)
     stands = {**state.stands, **{place: not detects(verdict) for place, verdict in by_place.items()}}
     wrong = [lane for lane in here if not stands[lane.place]]
     again = [

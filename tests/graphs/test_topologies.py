@@ -207,7 +207,7 @@ def test_a_cast_must_fill_every_role(tmp_path: Path) -> None:
         run("society", cast=Cast(solver=ScriptedEngine({})), tasks=1, backend="local", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in TOPOLOGIES if name not in ("solo", "stepwise")])
+@pytest.mark.parametrize("name", [name for name in TOPOLOGIES if name not in ("solo", "stepwise", "step_search")])
 def test_a_budget_of_calls_is_spent_as_far_as_the_size_allows(name: str) -> None:
     function = TOPOLOGIES[name]
     sized = fit(function, 25)
