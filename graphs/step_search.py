@@ -2,7 +2,7 @@
 
 Test-time search with the critic of SPC (arXiv:2504.19162): a step is written and judged; one found wrong is written
 anew, at most `attempts` times in all, and the last one is kept. What is kept is never judged again, and stays to the
-letter. Several searched solutions vote. As published: `judge=all agree=0`.
+letter. Several searched solutions vote. As published: `attempts=5 judge=all agree=0`.
 
 Departures: the solver writes on to the end, and of that as much is kept as stands before the first step that is
 rejected. Steps so kept are distributed as steps written one at a time, and take far fewer calls. A last attempt is kept
@@ -72,15 +72,15 @@ class Search(Table):
     """Lanes, and what has been said of their steps."""
 
     lanes: tuple[Lane, ...] = ()
-    stands: Mapping[Place, bool] = field(default_factory=dict)
+    verdicts: Mapping[Place, Turn] = field(default_factory=dict)
 
 
 @topology(roles=lambda **_: (SOLVER, CRITIC))
 def step_search(
-    lanes: Annotated[int, Field(ge=1)] = 8,
-    attempts: Annotated[int, Field(ge=1)] = 5,
+    lanes: Annotated[int, Field(ge=1)] = 16,
+    attempts: Annotated[int, Field(ge=1)] = 2,
     judge: Literal["disputed", "all"] = "disputed",
-    agree: Annotated[int, Field(ge=0)] = 2,
+    agree: Annotated[int, Field(ge=0)] = 3,
 ) -> Graph:
     """
     Args:
@@ -131,8 +131,8 @@ def _moved(state: Search, attempts: int, disputed: bool) -> tuple[Lane, ...]:
         before, here = lane.place[:-1], len(lane.place)
         if lane.tries >= attempts:
             return True
-        if lane.place in state.stands:
-            return state.stands[lane.place]
+        if lane.place in state.verdicts:
+            return not detects(state.verdicts[lane.place])
         return disputed and {
             steps[:here] for steps in written if len(steps) >= here and steps[: here - 1] == before
         } == {lane.place}
@@ -148,30 +148,23 @@ def _moved(state: Search, attempts: int, disputed: bool) -> tuple[Lane, ...]:
 async def _tried(state: Search, runtime: Runtime[Stage]) -> dict[str, Any]:
     """The steps that lanes have come to are judged, and those found wrong written anew."""
     here = [lane for lane in state.lanes if not lane.ended]
-    asked = list({lane.place: lane for lane in reversed(here) if lane.place not in state.stands}.values())[::-1]
+    asked = list({lane.place: lane for lane in reversed(here) if lane.place not in state.verdicts}.values())[::-1]
     asks = [critique_of(state, CRITIC, lane.steps, lane.kept, [lane.turn]) for lane in asked]
     round = state.round + 1
-    verdicts = await speak(state, runtime, asks, round)
-    by_place = {lane.place: verdict for lane, verdict in zip(asked, verdicts, strict=True)}
-    for lane, verdict in zip(asked, verdicts, strict=True):
-        found = {"place": lane.kept, "step": lane.place[-1], "critique": verdict.id, "stands": not detects(verdict)}
+    critiques = await speak(state, runtime, asks, round)
+    for lane, critique in zip(asked, critiques, strict=True):
+        found = {"place": lane.kept, "step": lane.place[-1], "critique": critique.id, "stands": not detects(critique)}
         runtime.context.notes.append(found)
-    stands = {**state.stands, **{place: not detects(verdict) for place, verdict in by_place.items()}}
-    wrong = [lane for lane in here if not stands[lane.place]]
+    verdicts = {**state.verdicts, **{lane.place: said for lane, said in zip(asked, critiques, strict=True)}}
+    wrong = [lane for lane in here if detects(verdicts[lane.place])]
+    question = {"question": state.question}
     again = [
-        Ask(
-            SOLVER,
-            SOLVE,
-            {"question": state.question},
-            [by_place[lane.place]] if lane.place in by_place else [],
-            opening="".join(lane.steps[: lane.kept]),
-        )
-        for lane in wrong
+        Ask(SOLVER, SOLVE, question, [verdicts[lane.place]], opening="".join(lane.steps[: lane.kept])) for lane in wrong
     ]
-    turns = await speak(state.with_turns(verdicts), runtime, again, round)
+    turns = await speak(state.with_turns(critiques), runtime, again, round)
     mended = {lane.turn.id: lane.anew(turn) for lane, turn in zip(wrong, turns, strict=True)}
     lanes = tuple(mended.get(lane.turn.id, lane) for lane in state.lanes)
-    return {"turns": [*verdicts, *turns], "round": round, "lanes": lanes, "stands": stands}
+    return {"turns": [*critiques, *turns], "round": round, "lanes": lanes, "verdicts": verdicts}
 
 
 def _written(turn: Turn) -> tuple[str, ...]:

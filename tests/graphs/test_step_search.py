@@ -10,7 +10,7 @@ from graphs import step_search
 from graphs.step_search import ROUNDS
 
 BOX = "\\boxed{{{}}}".format
-AS_PUBLISHED = {"lanes": 1, "judge": "all", "agree": 0}
+AS_PUBLISHED = {"lanes": 1, "attempts": 5, "judge": "all", "agree": 0}
 
 
 def by_role(solver: Callable[[int, Request], str], wrong: Callable[[str], bool] = lambda step: False) -> Any:
@@ -58,7 +58,7 @@ class TestAsPublished:
         script = by_role(lambda number, _: f"bad\n{BOX(number)}", lambda step: True)
         episode = play_scripted(step_search, script, {**AS_PUBLISHED, "attempts": 3})
         assert [turn.role for turn in episode.turns] == ["solver", "critic", "solver", "solver"]
-        assert episode.turn("solver/2").reads == () and episode.answer == "2"
+        assert episode.turn("solver/2").reads == ("critic/0",) and episode.answer == "2"
 
     def test_attempts_are_counted_at_each_step(self, play_scripted: Any) -> None:
         drafts = ["a 0\nb 0", "a 1\nb 1", f"b 2\n{BOX('yes')}"]
@@ -97,7 +97,7 @@ class TestLanes:
     def test_a_step_written_anew_as_another_lane_has_it_stands_by_that_verdict(self, play_scripted: Any) -> None:
         drafts = [f"a\n{BOX('yes')}", f"bad\n{BOX('no')}", f"a\n{BOX('yes')}"]
         script = by_role(lambda number, _: drafts[number], lambda step: step == "bad")
-        episode = play_scripted(step_search, script, {"lanes": 2})
+        episode = play_scripted(step_search, script, {"lanes": 2, "agree": 2})
         assert [turn.role for turn in episode.turns] == ["solver", "solver", "critic", "critic", "solver"]
         assert (episode.answer, episode.stop_reason) == ("yes", "2 agree")
 
@@ -107,19 +107,19 @@ class TestLanes:
         assert [turn.role for turn in episode.turns] == ["solver"] * 3 + ["critic"] * 2
 
     def test_lanes_that_agree_end_the_search_before_anybody_is_asked(self, play_scripted: Any) -> None:
-        episode = play_scripted(step_search, by_role(lambda number, _: f"{number}\n{BOX('yes')}"), {"agree": 3})
+        episode = play_scripted(step_search, by_role(lambda number, _: f"{number}\n{BOX('yes')}"), {})
         assert (episode.calls, episode.answer, episode.stop_reason) == (3, "yes", "3 agree")
 
     def test_lanes_are_begun_until_enough_agree(self, play_scripted: Any) -> None:
         answers = ["1", "2", "?", "2", "2"]
         script = by_role(lambda number, _: "hm" if answers[number] == "?" else BOX(answers[number]))
-        episode = play_scripted(step_search, script, {"agree": 3, "attempts": 1})
+        episode = play_scripted(step_search, script, {"attempts": 1})
         assert (episode.answer, episode.stop_reason) == ("2", "3 agree")
         assert [turn.round for turn in episode.turns] == [1, 1, 1, 2, 2], "two at least were wanting"
 
     def test_no_more_lanes_than_asked_for_then_they_vote(self, play_scripted: Any) -> None:
         answers = ["1", "2", "2", "3"]
-        episode = play_scripted(step_search, by_role(lambda n, _: BOX(answers[n])), {"lanes": 4, "agree": 3})
+        episode = play_scripted(step_search, by_role(lambda n, _: BOX(answers[n])), {"lanes": 4})
         assert (episode.calls, episode.answer, episode.stop_reason) == (4, "2", "all steps kept")
 
 
