@@ -11,7 +11,8 @@ verdict. With `judge=disputed` a step that all lanes with its beginning write st
 are needed, and the search is over once `agree` of them have the same answer: right answers coincide, wrong ones mostly
 do not. With `attempts=1` nobody is asked and that alone is left, which is what the critic has to be compared with.
 
-A verdict that cannot be read lets a step stand; the step that holds the answer alone is no step to be judged.
+A verdict that cannot be read lets a step stand; the step that holds the answer alone is no step to be judged. As the
+published critic is, ours is best asked at temperature 0: `critic.temperature=0` in the cast.
 """
 
 from collections import Counter
