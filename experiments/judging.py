@@ -207,6 +207,20 @@ def pooled_by_subset(groups: Mapping[str, Judging]) -> float:
     return float(np.mean([group.pooled for group in groups.values()]))
 
 
+def kept_correctness(prior: float, a_c: float, a_e: float, attempts: int) -> float:
+    """How often a step is correct that is kept once a critic accepts it, or at the last attempt.
+
+    Args:
+        prior: how often an attempt is correct.
+        a_c: the critic's accuracy on correct steps.
+        a_e: on wrong ones.
+        attempts: most at the step, each independent of the others, as are the critic's verdicts.
+    """
+    rejected = prior * (1 - a_c) + (1 - prior) * a_e
+    accepted = sum(rejected**earlier * prior * a_c for earlier in range(attempts - 1))
+    return accepted + rejected ** (attempts - 1) * prior
+
+
 def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 

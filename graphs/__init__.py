@@ -14,6 +14,7 @@ from graphs.shapes import chain, loop
 from graphs.society import society
 from graphs.solo import solo
 from graphs.spc import spc, spc_pairs
+from graphs.step_search import step_search
 from graphs.stepwise import judge_steps, stepwise
 from graphs.table import Ask, Stage, Table, count_votes, judge, merge_turns, plurality, revise, solve, speak
 from graphs.tool_use import tool_use
@@ -27,7 +28,7 @@ TOPOLOGIES: dict[str, Builder] = {
     function.__name__: function
     for function in (
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
-        *(self_refine, actor_critic, stepwise, self_debug, friction, verify_refine),
+        *(self_refine, actor_critic, stepwise, step_search, self_debug, friction, verify_refine),
         *(society, mad, selforg, tool_use),
         *(spc, spc_pairs, judge_steps),
     )
@@ -77,6 +78,7 @@ __all__ = [
     "spc",
     "spc_pairs",
     "speak",
+    "step_search",
     "stepwise",
     "tool_use",
     "topology",

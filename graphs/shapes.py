@@ -21,10 +21,14 @@ def chain(*nodes: Callable[..., Any]) -> Graph:
 
 
 def loop(
-    first: Callable[..., Any], again: Callable[..., Any], last: Callable[..., Any], done: Callable[[Table], bool]
+    first: Callable[..., Any],
+    again: Callable[..., Any],
+    last: Callable[..., Any],
+    done: Callable[[Any], bool],
+    table: type[Table] = Table,
 ) -> Graph:
     """A graph that runs `first`, then `again` until the table is `done`, then `last`."""
-    graph = StateGraph(Table, context_schema=Stage)
+    graph = StateGraph(table, context_schema=Stage)
     names = [node.__name__ for node in (first, again, last)]
     for name, node in zip(names, (first, again, last), strict=True):
         graph.add_node(name, node)

@@ -24,6 +24,7 @@ from experiments.judging import (
     compare_judging,
     harmonic_mean,
     judging,
+    kept_correctness,
     pooled_by_subset,
     recomputes,
     step_verdicts,
@@ -366,3 +367,10 @@ def test_a_stored_run_is_judged(tmp_path: Path) -> None:
     assert (found.first_error, found.no_error) == (1.0, 0.0)
     assert (found.recomputed.verdicts, found.asserted.verdicts) == (4, 4)
     assert found == replace(judging(list(played.episodes())))
+
+
+def test_a_step_is_kept_when_accepted_or_at_the_last_attempt() -> None:
+    kept = [kept_correctness(0.8, 0.859, 0.711, attempts) for attempts in range(1, 6)]
+    assert kept == pytest.approx([0.8, 0.8912, 0.9145, 0.9204, 0.9219], abs=5e-5)
+    assert kept_correctness(0.8, 0.5, 0.5, 5) == pytest.approx(0.8), "a coin does no good"
+    assert kept_correctness(0.8, 1, 1, 3) == pytest.approx(1 - 0.2**3), "a critic without fault"
