@@ -41,7 +41,7 @@ def _sabotage(episode: Episode, sabotage: Note, completions: int) -> list[str]:
     paid = "" if sabotage["turn"] is None else f", {_paid(episode, [sabotage['turn']], 'generator')}"
     if sabotage["step"] is None:
         return [f"What is made of it cannot be read: there is no sabotage{paid}."]
-    made = f"{who} {_line(sabotage['step'])} ({sabotage['kind']})"
+    made = f"{who} {_line(sabotage['step'])}" + (f" ({sabotage['kind']})" if sabotage["kind"] else "")
     if sabotage["right"] is None:
         return [f"{made}: the step itself again is no sabotage{paid}."]
     counted = f"{made}: {_counted(sabotage['right'], completions)} from behind it are right"

@@ -342,7 +342,7 @@ def _attempt(turn: Turn, step: str) -> Attempt:
     said = turn.reply.removeprefix(turn.opening).strip().partition("\n")[0].strip()
     if turn.move == SABOTAGE.name or not said or final_answer(said):
         return Attempt(turn.id)
-    return Attempt(turn.id, error_kind(step, said), said)
+    return Attempt(turn.id, None if said == step.strip() else error_kind(step, said), said)
 
 
 async def _shown(

@@ -164,8 +164,10 @@ class _Asked:
         }
 
     def first(self, recipe: Recipe) -> "_Asked":
-        """Those of the training that makes the first policies: what says who plays on which env, and `first.KEY`."""
-        shared = {k: v for k, v in self.settings.items() if "." in k and k.partition(".")[0] not in _OWN}
+        """Those of the training that makes the first policies: who plays what on which env, and `first.KEY`."""
+        usual = {key for key in recipe.settings if "." not in key}
+        dotted = {key for key in self.settings if "." in key and key.partition(".")[0] not in _OWN}
+        shared = {key: value for key, value in self.settings.items() if key in usual | dotted}
         own = {k.partition(".")[2]: v for k, v in self.settings.items() if k.startswith("first.")}
         return replace(self, recipe=recipe, topology=None, settings={**shared, **own})
 

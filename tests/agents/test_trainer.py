@@ -122,6 +122,13 @@ class TestStep:
         # With an epsilon of 1 a step is about as long as its gradient, which the limit makes tiny.
         assert flat(scores(trainer, replies)) == pytest.approx(before, abs=1e-3)
 
+    def test_a_rate_that_decays_falls_in_equal_steps_within_each_update(self, model: Path) -> None:
+        trainer = open_trainer(model, learning_rate=0.01, decay=True)
+        replies = make_replies(trainer)
+        for _ in range(2):
+            steps = trainer.update(replies, epochs=2, minibatch=3)
+            assert [step[""]["learning_rate"] for step in steps] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
     def test_activations_that_are_computed_again_give_the_same_step(self, model: Path) -> None:
         found = []
         for again in (False, True):
@@ -231,6 +238,27 @@ class TestRefusal:
                 assert trainer.step(replies)[""]["staleness_max"] == 1
         with pytest.raises(SampleError, match="older than the lag allows"):
             trainer.step(replies)
+
+    def test_where_the_ratio_is_to_the_reference_any_version_of_its_own_will_do(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        trainer = open_trainer(model, loss=make_loss("spc"))
+        trainer.save(tmp_path / "state")
+        trainer.step(make_replies(trainer))
+        trainer.export("", tmp_path / "later")
+        later = make_replies(trainer)
+        trainer.load(tmp_path / "state")
+        assert trainer.step(later), "learned from all rounds, from the first weights on"
+        with pytest.raises(SampleError, match="foreign or older"):
+            trainer.step([replace(sample, version="another") for sample in later])
+        strict = open_trainer(model)
+        strict.save(tmp_path / "strict")
+        strict.step(make_replies(strict))
+        strict.export("", tmp_path / "newer")
+        newer = make_replies(strict)
+        strict.load(tmp_path / "strict")
+        with pytest.raises(SampleError, match="foreign or older"):
+            strict.step(newer)
 
     def test_losses_that_need_what_is_not_computed(self, model: Path) -> None:
         with pytest.raises(ConfigError, match="recompute_old=true"):

@@ -28,6 +28,9 @@ SMALL: dict[str, Any] = {
     "test_tasks": 12,
     "validation_tasks": 8,
     "policy.rank": 8,
+    "advantage": "raw",
+    # By itself a generator that has learned so little hardly ever makes a valid sabotage.
+    "sneak": "rewrite",
 }
 
 
@@ -84,7 +87,8 @@ def test_critiques_are_balanced_and_their_advantage_is_the_reward(
 ) -> None:
     (_, one), *_ = [call for call in calls if call[0] == "update"][1:]
     played_rows = [sample for sample in one if not sample.supervised]
-    assert {sample.advantage for sample in played_rows} <= {-1.0, 0.0, 1.0}
+    assert played_rows and all(sample.advantage == sample.reward for sample in played_rows)
+    assert {sample.reward for sample in played_rows if sample.role == "critic"} <= {-1.0, 1.0}
     labels: dict[str, bool] = {}
     for episode in played.rollouts(0).episodes():
         for note in episode.notes:
@@ -98,6 +102,7 @@ def test_critiques_are_balanced_and_their_advantage_is_the_reward(
 def test_policies_start_from_those_of_the_first_stage(played: Training) -> None:
     first = Training(played.path / "first")
     assert first.finished and first.rollouts(0).config["topology"]["name"] == "spc_pairs"
+    assert first.rollouts(0).config["topology"]["settings"]["sneak"] == "rewrite", "the generator is asked alike"
     registry = Registry.open(played.path / "policies")
     made = first.lines("end")[0]["weights"]
     for policy in ("critic", "sneaky"):

@@ -150,6 +150,26 @@ class TestGame:
         assert [found.pop(f"critic/{i}") for i in range(8)] == [1, -1, -1, -1, 1, 1, -1, -1]
         assert found == {"sneaky/0": 0.5}
 
+    def test_a_generator_that_goes_on_is_asked_as_the_solver_and_held_to_one_step(self, play_scripted: Any) -> None:
+        replies = [SPOILED, STEP, YES, "no step at all"]
+        episode = game(
+            play_scripted, sneaky=replies, spoiled=(0, 0), critic=[INCORRECT] * 2 + [CORRECT] * 2, sneak="continue"
+        )
+        asked = episode.turn("sneaky/0")
+        assert (
+            asked.opening == BEFORE
+            and asked.move == "solve"
+            and texts(episode, "sneaky/0") == texts(episode, "solver/0")
+        )
+        tried = [(s["kind"], s["step"], s["right"]) for s in episode.notes[0]["sabotages"]]
+        # The step itself is no sabotage, and an answer is no step.
+        assert tried == [
+            ("digit", SPOILED, 0),
+            (None, STEP, None),
+            (None, None, None),
+            ("calculation", "no step at all", 0),
+        ]
+
     def test_by_rule_no_generator_is_asked_and_the_env_spoils_the_step(self, play_scripted: Any) -> None:
         env = Arithmetic(level=3)
         task = env.tasks(1)[0]
