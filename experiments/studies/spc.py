@@ -6,7 +6,7 @@ Three kinds of errors, by who made them:
 - the solver's own: single steps of the frozen set, half of them wrong, as every run is measured on (test/first and
   test/last). Accuracy on right and on wrong steps, and their mean, before and after, paired by problem;
 - of generators that a critic has never met: the newest of the first kind of RUN, of other seeds. First and last critics
-  judge their valid sabotages, in RUN/study;
+  judge their valid sabotages, in RUN/study, paired by problem;
 - of its own opponent: how often the newest and the first generator pass the *first* critic, paired by task.
 
 A skill shows in verdicts that compute something themselves as in those that only assert: both are told apart.
@@ -114,7 +114,7 @@ def _episodes(training: Training, name: str) -> Iterable[Episode]:
 
 
 def _found(training: Training, rival: Training, updates: int) -> dict[str, list[float]]:
-    """Task -> whether a critic finds the error, of the newest sabotages of another training's generator."""
+    """Problem -> whether a critic finds the errors in it, of the newest sabotages of another training's generator."""
     file = rival.path / "league" / f"sneaky-{rival.updates:04d}.jsonl"
     name = f"{rival.name}-critic-{updates:04d}"
     if not file.is_file() or not file.read_text(encoding="utf-8"):
@@ -126,7 +126,11 @@ def _found(training: Training, rival: Training, updates: int) -> dict[str, list[
         settings = {"env.path": str(file), "env.ask": "error", "env.form": "processbench"}
         root = training.path / "study"
         played = run("judge_steps", "steps", cast, seed=1, settings=settings, backend="local", name=name, root=root)
-    return played.scores()
+    found: dict[str, list[float]] = {}
+    for episode in played.episodes():
+        if episode.verdict is not None and episode.verdict.score is not None:
+            found.setdefault(episode.task.question, []).append(episode.verdict.score)
+    return found
 
 
 def _critic(training: Training, updates: int) -> Path:

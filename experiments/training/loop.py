@@ -120,8 +120,8 @@ class Loop:
             lesson = await asyncio.to_thread(self._lesson, i)
             items = [*lesson.items, *(kept.item for kept in self._again(i))]
             self._replay.add(lesson.items, i)
-            if self._schedule.buffer:
-                items += [item for earlier in range(i) for item in self._lesson(earlier).items]
+            for earlier in range(i) if self._schedule.buffer else ():
+                items += (await asyncio.to_thread(self._lesson, earlier)).items
             if self._first is not None:
                 items += self._mixed(items, seed_of(self._plan.plan.seed, "mix", i))
             credited = time.monotonic()
