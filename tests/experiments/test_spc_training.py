@@ -1,5 +1,6 @@
 """SPC as a training: first policies, rounds from them on, the league, a run that was stopped. On the embedded model."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from agents.learning.samples import Sample
 from envs.errors import ConfigError
 from experiments import Run
+from experiments.studies import spc as spc_study
 from experiments.training import Training, resume, train
 from experiments.training.league import Game, League
 from experiments.training.registry import Registry, Version
@@ -130,6 +132,19 @@ def test_what_is_measured_is_single_steps_of_the_frozen_set_half_of_them_wrong(p
     assert run.config["topology"]["name"] == "judge_steps" and run.config["env"]["name"] == "steps"
     wrong = [episode.task.answers != ("none",) for episode in run.episodes()]
     assert wrong.count(True) == wrong.count(False)
+
+
+def test_the_study_takes_its_figures_from_what_is_stored(played: Training) -> None:
+    (row,) = spc_study.study([str(played.path)])
+    assert row.before.balanced is not None and row.after.balanced is not None and row.gained.balanced is not None
+    assert row.gained.balanced == pytest.approx(row.after.balanced - row.before.balanced)
+    league = played.lines("league")[0]["attack"]
+    assert row.attack_before == pytest.approx(league["sneaky-0000"]["critic-0000"] if league else 0.0)
+    assert row.unseen is None, "there is no generator of another seed"
+    found = spc_study._found(played, played, 0)
+    asked = [json.loads(line) for line in (played.path / "league" / "sneaky-0002.jsonl").read_text().splitlines()]
+    assert set(found) == {row["problem"] for row in asked}, "a problem is one case, however many its sabotages"
+    assert sum(map(len, found.values())) == len(asked)
 
 
 def test_a_run_that_stopped_goes_on_as_if_it_never_had(
