@@ -36,7 +36,7 @@ SPC = Recipe(
     spc.rewards,
     {
         "iterations": 2,
-        "tasks": 300,
+        "tasks": 700,
         "samples": 1,
         "epochs": 2,
         "minibatch": 64,
@@ -49,8 +49,9 @@ SPC = Recipe(
         "mix_first": True,
         "evaluate_every": 1,
         "validation_samples": 1,
+        "test_tasks": 900,
         "test_samples": 2,
-        "match_tasks": 80,
+        "match_tasks": 240,
         "keep": "all",
     },
     topology="spc",
@@ -64,7 +65,7 @@ SPC = Recipe(
         spc.first_rewards,
         {
             "iterations": 1,
-            "tasks": 300,
+            "tasks": 100,
             "samples": 1,
             "epochs": 2,
             "minibatch": 64,
