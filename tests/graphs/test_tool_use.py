@@ -10,11 +10,10 @@ import pytest
 
 from agents import Cast, ScriptedEngine, open_company
 from envs import ConfigError
-from envs.sandbox import Ran, Stopped, monty, why_unavailable
+from envs.sandbox import monty, why_unavailable
 from experiments.catalogue import catalogue
 from graphs import build, play, tool_use, topology
 from graphs.shapes import chain
-from graphs.tool_use import observed
 from graphs.turns import Episode
 from tests.conftest import PlayScripted, WordEnv
 
@@ -100,13 +99,6 @@ def test_a_reply_with_neither_code_nor_answer_ends_without_an_answer(play_script
     episode = play_scripted(tool_use, {"tool_solver": [code("print(1)"), reply]})
     assert (episode.calls, episode.answer, episode.stop_reason) == (2, None, "unreadable reply")
     assert episode.turns[-1].failure is not None
-
-
-def test_what_the_clock_decides_is_not_shown() -> None:
-    assert observed(Stopped("time", "no end within 1 s", "1\n2\n", 1.0)) == "Error: no end within 1 s"
-    assert observed(Stopped("crash", "the worker process died", "1\n", 1.0)) == "Error: the worker process died"
-    assert observed(Stopped("memory", "too much", "1\n", 1.0)) == "1\nError: too much"
-    assert observed(Ran("\n a \n\n", 1.0)) == " a "
 
 
 def test_python_itself_where_there_is_bubblewrap(play_scripted: PlayScripted) -> None:
