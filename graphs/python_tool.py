@@ -99,10 +99,11 @@ def python_tool(sandbox: Backend = "monty", limits: Limits = LIMITS, workers: in
 
 
 async def _answer(sandbox: Sandbox | None, key: _Key, code: str) -> _Answer:
-    own = None if sandbox else open_sandbox(*key)
-    try:
-        outcome = Outcome.of(await (sandbox or own).run(code))  # pyright: ignore[reportOptionalMemberAccess]
-    finally:
-        if own:
+    if sandbox is None:
+        own = open_sandbox(*key)
+        try:
+            return await _answer(own, key, code)
+        finally:
             await own.close()
+    outcome = Outcome.of(await sandbox.run(code))
     return outcome.text, outcome.model_dump()
