@@ -73,8 +73,8 @@ OBSERVE = Move("observe", results.parse_tool_use)
 SOLVE_BY_CALLS = Move(
     "solve_by_calls",
     results.parse_solution,
-    source="Solve this problem step by step. Compute with the tool that you have; you may call it several times. End with "
-    "the answer in \\boxed{}.\n\nProblem: {{ question }}",
+    source="Solve this problem step by step. Compute with the tool that you have; you may call it several times. End "
+    "with the answer in \\boxed{}.\n\nProblem: {{ question }}",
 )
 OPEN = Move("solve", results.parse_statement)
 RESTATE = Move("restate", results.parse_statement)
