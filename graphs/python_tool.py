@@ -94,7 +94,7 @@ def python_tool(sandbox: Backend = "monty", limits: Limits = LIMITS, workers: in
         func=run_and_wait,
         coroutine=run,
         response_format="content_and_artifact",
-        handle_validation_error=complaint,
+        handle_validation_error=complaint,  # pyright: ignore[reportArgumentType] - LangChain allows for pydantic 1, too
     )
 
 
