@@ -53,7 +53,7 @@ def tool_use(
     sandbox: Backend = "monty",
     seconds: float = LIMITS.seconds,
     memory_mb: int = LIMITS.memory_mb,
-    workers: Annotated[int, Field(ge=1)] = 2,
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2,
 ) -> Graph:
     """
     Args:
