@@ -170,6 +170,39 @@ def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
     context.exit(1 if failed else 0)
 
 
+@palaestra.command(epilog=example("palaestra mcp --set sandbox=bubblewrap --set seconds=2"))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=read_settings,
+    metavar="KEY=VALUE",
+    help="sandbox (monty or bubblewrap), seconds, memory_mb, output_chars (of each program), workers (programs at "
+    "once). May be repeated.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Serve HTTP on loopback instead; 0 takes a free port.")
+@click.option("--json", "as_json", is_flag=True, help="With --port: print where the server is as one JSON object.")
+def mcp(settings: dict[str, str], port: int | None, as_json: bool) -> None:
+    """Offer a tool that runs Python in a sandbox, over the Model Context Protocol, on stdin and stdout.
+
+    For the hosts of other agents: the command to configure there is `palaestra mcp`. It ends when its stdin does.
+    """
+    if as_json and port is None:
+        raise ConfigError("--json goes with --port: stdout is the protocol's otherwise")
+    try:
+        from experiments.mcp_server import serve_tool
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise ConfigError(f"palaestra mcp needs {error.name}: pip install 'palaestra[mcp]'") from None
+
+    def announce(url: str) -> None:
+        click.echo(json.dumps({"url": url}) if as_json else f"serving the tool python at {url}")
+
+    if serve_tool(settings, port, announce):
+        raise KeyboardInterrupt
+
+
 @palaestra.command(epilog=example("palaestra show demo-mad longest"))
 @click.argument("run")
 @click.argument("episode", required=False)
