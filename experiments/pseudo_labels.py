@@ -42,7 +42,11 @@ class PseudoLabel:
 
     def __post_init__(self) -> None:
         counts = [count for _, count in self.votes]
-        if self.samples < 1 or sum(counts) > self.samples or counts != sorted(counts, reverse=True) or 0 in counts[-1:]:
+        if (
+            not max(1, sum(counts)) <= self.samples
+            or counts != sorted(counts, reverse=True)
+            or min(counts, default=1) < 1
+        ):
             raise ConfigError(
                 f"pseudo-label: expected votes above 0, the most first, of at least one sample, found {clip(self)}"
             )
