@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt) as error:
-        complain(_with_notes(f"{'stopped' if stopped else 'interrupted'}; what had ended is stored", error))
+        complain(
+            _with_notes(
+                f"{'stopped' if stopped else 'interrupted'}; what had ended is stored", error.__cause__ or error
+            )
+        )
         return 128 + (stopped[0] if stopped else signal.SIGINT)
     except BaseExceptionGroup as group:
         return _report(_first(group))
