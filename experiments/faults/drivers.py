@@ -33,9 +33,22 @@ PLACES = {
     "LocalPool": "agents.pool",
 }
 _SPAWN = multiprocessing.get_context("forkserver")
-_SPAWN.set_forkserver_preload(
-    [__name__, "agents.engines.transformers", "agents.learning.trainer", "experiments.resuming", "experiments.show"]
-)
+_PRELOADED = [__name__, "agents.remote", "experiments.resuming", "experiments.show"]
+
+
+def preload(*modules: str) -> None:
+    """Have drivers forked from a process that has imported more; too late once the first has begun."""
+    _PRELOADED.extend(modules)
+    _SPAWN.set_forkserver_preload(_PRELOADED)
+
+
+preload()
+
+
+def _command(arguments: list[str]) -> int:
+    from experiments.command import main
+
+    return main(arguments)
 
 
 class Driver:
@@ -49,6 +62,7 @@ class Driver:
         point: str = "",
         by: signal.Signals = signal.SIGKILL,
         file_limit: int | None = None,
+        play: Callable[[list[str]], int] = _command,
     ):
         """
         Args:
@@ -58,9 +72,12 @@ class Driver:
                 it.
             by: which; SIGSTOP has it stand still, see `halted`.
             file_limit: bytes beyond which no file of it can grow.
+            play: what it does instead of the command: takes the arguments, returns the exit status.
         """
         self._printed = output / f"{time.monotonic_ns()}"
-        self._process = _SPAWN.Process(target=_drive, args=(list(arguments), self._printed, point, by, file_limit))
+        self._process = _SPAWN.Process(
+            target=_drive, args=(play, list(arguments), self._printed, point, by, file_limit)
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -97,7 +114,11 @@ class Driver:
 
     def actors(self, kind: str) -> list[psutil.Process]:
         """The processes of its Ray's actors of a class."""
-        return [one for one in psutil.Process(self.pid).children(recursive=True) if f"ray::{kind}" in _title(one)]
+        try:
+            family = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [one for one in family if f"ray::{kind}" in _title(one)]
 
     def once(self, ready: Callable[[], bool]) -> bool:
         """Wait until something is so. Returns whether it still runs then."""
@@ -131,9 +152,14 @@ def stored(folder: Path) -> int:
     return found
 
 
-def _drive(arguments: list[str], printed: Path, point: str, by: signal.Signals, file_limit: int | None) -> None:
-    from experiments.command import main
-
+def _drive(
+    play: Callable[[list[str]], int],
+    arguments: list[str],
+    printed: Path,
+    point: str,
+    by: signal.Signals,
+    file_limit: int | None,
+) -> None:
     for stream, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(printed.with_suffix(suffix), os.O_WRONLY | os.O_CREAT, 0o644), stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -141,7 +167,7 @@ def _drive(arguments: list[str], printed: Path, point: str, by: signal.Signals, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     if point:
         _met_at(point, by)
-    sys.exit(main(arguments))
+    sys.exit(play(arguments))
 
 
 def _met_at(point: str, by: signal.Signals) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +18,45 @@ ONE_IN = 6
 
 
 class Moody:
-    """Answers the same to the same request, but for faults: some calls meet one of them first."""
+    """Answers the same to the same request, but for faults."""
 
-    def __init__(self) -> None:
-        self.faults: tuple[Behaviour, ...] = ()
-        self.always = False
-        """Whether a call meets its fault however often it is asked again."""
-        self.met = 0
-        self._asked: set[int] = set()
+    def __init__(self, strikes: Callable[[int], Behaviour | None]):
+        """
+        Args:
+            strikes: which fault a call meets; takes a number that tells requests apart.
+        """
+        self.strikes = strikes
 
     async def __call__(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         asked = json.dumps([body["messages"], body.get("seed")]).encode()
         number = int.from_bytes(hashlib.sha256(asked).digest()[:6], "big")
-        fault = self.faults[number // ONE_IN % len(self.faults)] if self.faults and number % ONE_IN == 0 else None
-        if fault and (self.always or number not in self._asked):
-            self._asked.add(number)
-            self.met += 1
-            return await fault(request, body)
-        return await says(f"\\boxed{{{number % 7}}}")(request, body)
+        fault = self.strikes(number) or says(f"\\boxed{{{number % 7}}}")
+        return await fault(request, body)
 
 
 def _played(folder: Path, what: str, faults: tuple[Behaviour, ...], *settings: str, always: bool = False) -> Outcome:
-    moody = Moody()
+    """A run in which some calls meet a fault, when they are asked first or however often they are."""
+    met: list[int] = []
+
+    def strikes(number: int) -> Behaviour | None:
+        if number % ONE_IN or (number in met and not always):
+            return None
+        met.append(number)
+        return faults[number // ONE_IN % len(faults)]
+
+    moody = Moody(lambda _: None)
     with ChatServer(moody) as server:
         ground = Ground(folder, EPISODES, f"openai:tiny@{server.url}")
         unbroken = ground.unbroken()
-        moody.faults, moody.always = faults, always
+        moody.strikes = strikes
         how = [part for setting in settings for part in ("--set", setting)]
         status, failed = ground.go_on("moody", *how).wait(), ground.run("moody").summary().failed
         ended = str(status)
         if failed:
-            moody.faults = ()
+            moody.strikes = lambda _: None
             again = ground.drive("resume", "moody", "--failed").wait()
             ended = f"{status}, {failed} failed; answered again, resume --failed: {again}"
-    return ground.outcome(f"an endpoint, {what}, {moody.met} calls", ended, "moody", unbroken)
+    return ground.outcome(f"an endpoint, {what}, {len(met)} calls", ended, "moody", unbroken)
 
 
 async def late(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:

@@ -42,7 +42,7 @@ class Ground:
         self.root, self.episodes = folder / "runs", episodes
         self._printed = folder / "printed"
         self._printed.mkdir(parents=True)
-        self.model = model or _recorded(folder / "model.jsonl", episodes)
+        self.model = model or recorded(folder / "model.jsonl", episodes)
         self.arguments = ["run", *TOPOLOGY, *ENV, "--tasks", str(episodes), "--model", self.model]
 
     def drive(self, *arguments: str, **how: Any) -> Driver:
@@ -71,7 +71,7 @@ class Ground:
         return Outcome(fault, ended, episodes, self.episodes, summary.digest == unbroken.summary().digest)
 
 
-def _recorded(path: Path, episodes: int) -> str:
+def recorded(path: Path, episodes: int) -> str:
     """A model that answers from a file: half of its solutions are right."""
     chance = random.Random(0)
     with path.open("w", encoding="utf-8") as file:

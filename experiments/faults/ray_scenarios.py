@@ -1,7 +1,9 @@
 """Faults of what Ray hosts: a replica is killed, a node goes away."""
 
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 from experiments.faults.ground import Ground, Outcome
@@ -12,7 +14,7 @@ MIDST = "StoreWriter.append:15"
 
 def replica_killed(folder: Path) -> Outcome:
     """SIGKILL of one of two replicas in the midst of a run."""
-    ground = Ground(folder, EPISODES, "embedded")
+    ground = Ground(folder, EPISODES)
     unbroken = ground.unbroken()
     two = ("--set", "pool.replicas=2", "--address", "local", "--name", "killed")
     driver = ground.drive(*ground.arguments, *two, point=MIDST, by=signal.SIGSTOP).halted()
@@ -27,18 +29,21 @@ def node_removed(folder: Path) -> Outcome:
     """One of two nodes of a Ray cluster goes away, with one of three replicas; no other node has room for it."""
     from ray.cluster_utils import Cluster
 
-    ground = Ground(folder, EPISODES, "embedded")
+    ground = Ground(folder, EPISODES)
     unbroken = ground.unbroken()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"room": 2}})
+    # In a folder of its own, with a short name: in the common one Ray notes it down, and others on the machine join it.
+    where = tempfile.mkdtemp(prefix="ray")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"room": 2}, "temp_dir": where})
     try:
         node = cluster.add_node(num_cpus=1, resources={"room": 1})
         cluster.wait_for_nodes()
         room = ("--set", "pool.replicas=3", "--set", "pool.resource=room")
-        where = ("--address", cluster.address, "--name", "killed")
-        driver = ground.drive(*ground.arguments, *room, *where, point=MIDST, by=signal.SIGSTOP).halted()
+        at = ("--address", str(cluster.address), "--name", "killed")
+        driver = ground.drive(*ground.arguments, *room, *at, point=MIDST, by=signal.SIGSTOP).halted()
         cluster.remove_node(node, allow_graceful=False)
         driver.signal(signal.SIGCONT)
         ended = str(driver.wait())
     finally:
         cluster.shutdown()
+        shutil.rmtree(where, ignore_errors=True)
     return ground.outcome("a node of a Ray cluster, with one replica of three", ended, "killed", unbroken)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.faults.drivers import Driver
+from experiments.faults.drivers import Driver, preload
 from experiments.faults.ground import Ground, Outcome
 from experiments.training.training import METRICS, Training
 
@@ -36,6 +36,7 @@ POINTS = (
 )
 LAGGED = ("LocalTeacher.update:2", "Training.mark:1", "StoreWriter.append:15")
 FEW = ("StoreWriter.append:20", "Training.mark:1")
+preload("agents.engines.transformers", "agents.learning.trainer")
 
 
 class TrainingGround(Ground):

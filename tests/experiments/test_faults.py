@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.faults import endpoint_scenarios, ray_scenarios, scenarios, training_scenarios
+from experiments.faults import endpoint_scenarios, ray_scenarios, scenarios
 from experiments.faults.ground import Outcome
 
 
@@ -68,7 +68,6 @@ def test_what_an_endpoint_never_answered_fails_and_is_asked_again(tmp_path: Path
 
 
 @pytest.mark.ray
-@pytest.mark.model
 @pytest.mark.slow
 def test_a_run_whose_replica_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     outcome = ray_scenarios.replica_killed(tmp_path)
@@ -76,16 +75,7 @@ def test_a_run_whose_replica_is_killed_ends_as_the_unbroken_one(tmp_path: Path) 
 
 
 @pytest.mark.ray
-@pytest.mark.model
 @pytest.mark.slow
 def test_a_run_that_loses_a_node_of_its_cluster_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     outcome = ray_scenarios.node_removed(tmp_path)
     assert held(outcome) and outcome.ended == "0"
-
-
-@pytest.mark.ray
-@pytest.mark.model
-@pytest.mark.slow
-def test_a_training_whose_trainer_is_killed_stops_and_goes_on(tmp_path: Path) -> None:
-    outcome = training_scenarios.trainer_killed(tmp_path)
-    assert held(outcome) and outcome.ended.startswith("1, after ")
