@@ -97,9 +97,8 @@ def soak(folder: Path, minutes: float, seed: int, told: Callable[[str], None]) -
         moody.strikes = lambda _: _endpoint_fault(chance, report)
         began = time.time()
         ends = began + 60 * minutes
-        _watch(
-            lambda: Driver([str(root), server.url, str(ends)], printed, play=_rounds), began, ends, chance, report, told
-        )
+        asked = [str(root), model, server.url, str(ends)]
+        _watch(lambda: Driver(asked, printed, play=_rounds), began, ends, chance, report, told)
     for path in sorted(root.glob("round-*")):
         summary = Run(path).summary()
         report.runs += 1
