@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from agents.types import EngineError, seed_of
 from envs.errors import ConfigError
 from envs.types import Env
 from experiments.credit import Credit
-from experiments.runner import claim_folder, in_event_loop
+from experiments.folder import claimed, gone_on_with
+from experiments.runner import in_event_loop
 from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
 from experiments.training.loop import FIRST, Loop
@@ -81,10 +82,10 @@ def train(
     plan = asked.plan()
     require_trackers(track)
     _sources(plan, Path(root))
-    folder = claim_folder(Path(root), name, f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}")
-    training = Training(folder)
-    training.begin({**plan.config, **asked.stored(), "track": list(track)})
-    return _go_on(asked, plan, training, Path(root), track, told)
+    generic = f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}"
+    config = {**plan.config, **asked.stored(), "track": list(track)}
+    with claimed(Path(root), name, generic, TRAINING, config) as folder:
+        return _go_on(asked, plan, Training(folder), Path(root), track, told)
 
 
 def resume(
@@ -126,7 +127,8 @@ def resume(
     for what in ("versions", "templates"):
         if plan.config[what] != config[what]:
             logger.warning("%s have changed since run %s began; it may go on otherwise than it would have", what, name)
-    return _go_on(asked, plan, training, Path(root), config["track"], told)
+    with gone_on_with(training.path):
+        return _go_on(asked, plan, training, Path(root), config["track"], told)
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,7 @@ def _go_on(
             assert plan.recipe.first is not None
             taught = _taught(first, plan.recipe.first) if plan.schedule.mix_first else None
         registry = _brought_back(plan, training)
-        with _alone():
-            in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
+        in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
     except TrainingError:
         raise
     except (ConfigError, EngineError, SampleError, TrainerError) as error:
@@ -283,18 +284,6 @@ def _brought_back(plan: TrainingPlan, training: Training) -> Registry:
     registry = Registry.open(training.path / "policies")
     registry.forget(updates or -1)
     return registry
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Raise the first of several errors in place of their group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 async def _run(
