@@ -191,8 +191,7 @@ async def play_all(
 
     async def one(position: int, task: Task, sample: int) -> None:
         try:
-            episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
-            shown.ended(await store(writer, position, episode))
+            shown.ended(await play_one(plan, company, writer, position, task, sample))
         finally:
             gate.release()
 
@@ -201,6 +200,13 @@ async def play_all(
             await gate.acquire()
             group.create_task(one(position, task, sample))
         begun()
+
+
+async def play_one(
+    plan: Plan, company: Company, writer: StoreWriter, position: int, task: Task, sample: int
+) -> Episode:
+    """Play an episode of a plan and store it under its position."""
+    return await store(writer, position, await play(plan.topology, plan.env, task, company, plan.seed, sample))
 
 
 async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode:

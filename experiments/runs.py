@@ -23,6 +23,8 @@ CONFIG = "config.json"
 RESULT = "result.json"
 SWEEP = "sweep.json"
 """In a folder of runs: what they came to together; see experiments.sweeps."""
+ASKED = "asked.json"
+"""In a folder of runs: what was asked for, of a sweep."""
 TRAINING = "training.json"
 """In a folder of runs: what is trained by them; see experiments.training.training."""
 
