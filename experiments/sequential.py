@@ -1,12 +1,12 @@
-"""Which arms of a sweep can be stopped early: confidence sequences for paired differences, looked at as often as wanted.
+"""Which arms of a sweep can be stopped early: confidence sequences for paired differences, looked at again and again.
 
 A confidence sequence is an interval at every number of tasks, and all of them cover the truth together, so that looking
-again and again costs nothing. This one is the hedged capital process of Waudby-Smith and Ramdas, "Estimating means of
-bounded random variables by betting", arXiv:2010.09686, theorem 3, with its predictable plug-in bets (equation 26).
+often costs nothing. This one is of the hedged capital process with predictable plug-in bets: Waudby-Smith and Ramdas,
+"Estimating means of bounded random variables by betting", arXiv:2010.09686, section 4. Departures: scores of [-1, 1]
+are mapped to [0, 1]; the ends of the interval are found as roots, not on a grid. (Its authors' package, confseq,
+does not run with numpy 2.)
 
-Source of every formula: that paper. Departures: scores of [-1, 1] are mapped to [0, 1]; the ends of the interval are
-found by bisection, not on a grid. It holds for tasks in an order that tells nothing of how arms do on them, which is
-why `experiments.sweeps` draws that order.
+It holds for tasks in an order that tells nothing of how arms do on them: `experiments.sweep_play` draws that order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.optimize import bisect
+from scipy.optimize import brentq
 
 from experiments.stats import Interval, Scores
 
@@ -117,4 +117,4 @@ def _lower(values: np.ndarray, bets: np.ndarray, alpha: float) -> float:
         return float(np.log1p(staked * (values - mean)).sum() + np.log(alpha / 2))
 
     least = 1e-9
-    return float(bisect(wealth, least, 1.0)) if wealth(least) > 0 else 0.0  # pyright: ignore[reportArgumentType]
+    return float(brentq(wealth, least, 1.0)) if wealth(least) > 0 else 0.0  # pyright: ignore[reportArgumentType]

@@ -158,14 +158,15 @@ class Purse:
     """What a sweep has spent, and whether it may go on."""
 
     def __init__(self, limits: Limits):
-        self._limits = self._now = dict(limits)
+        self._limits = dict(limits)
+        self._now = dict(limits)
         self.spent = Spent()
 
     def share(self, parts: int) -> None:
         """From now on spend at most one of so many equal parts of what is left."""
         for kind, limit in self._limits.items():
             spent = self.spent.of(kind)
-            self._now = {**self._now, kind: spent + (limit - spent) / parts}
+            self._now[kind] = spent + (limit - spent) / parts
 
     def add(self, spent: Spent) -> None:
         self.spent += spent

@@ -1,4 +1,4 @@
-"""What a sweep plays: topologies × settings × models × seeds, each an arm with a folder of its own and a checked plan."""
+"""What a sweep plays: topologies × settings × models × seeds, each an arm with its own folder and a checked plan."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Sweeps: topologies × settings × models × seeds over the same tasks, each a stored run, and one table over all of them.
+"""Sweeps: topologies × settings × models × seeds over the same tasks, each a stored run, and one table over all.
 
 A sweep is a folder of runs. Beside those asked for it plays self-consistency with as many samples as the dearest of
 them needs (experiments.budget), so that each is compared at equal calls and at equal tokens. `sweep_plan` says what is
