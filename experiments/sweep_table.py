@@ -153,7 +153,7 @@ async def tabulate(
                 entry.equal_tokens = await measure.versus(scores, "tokens", entry.tokens)
         curves[model] = await measure.curve()
     for column in COLUMNS:
-        _correct([versus for entry in entries if (versus := getattr(entry, column))])
+        _correct([versus for entry in entries if (versus := getattr(entry, column))], len(lost))
     return SweepTable(
         env=env.name,
         tasks=len({task for arm in arms if arm in runs for task in runs[arm].scores()}),
@@ -251,6 +251,8 @@ def together(several: Iterable[Scores]) -> Scores:
     return merged
 
 
-def _correct(family: Sequence[Versus]) -> None:
-    for versus, p in zip(family, stats.holm([versus.comparison.p for versus in family]), strict=True):
+def _correct(family: Sequence[Versus], stopped: int) -> None:
+    """Those that were stopped count among the comparisons: who is left was not chosen without looking."""
+    p_values = [*(versus.comparison.p for versus in family), *[1.0] * stopped]
+    for versus, p in zip(family, stats.holm(p_values), strict=False):
         versus.corrected_p = p
