@@ -16,7 +16,7 @@ from experiments.spending import Price, Spent, price_of, read_prices
 from experiments.sweeps import Sweep, resume_sweep, sweep
 from tests.conftest import WordEnv
 
-TASKS = 50
+TASKS = 40
 GOOD, BAD = 0.9, 0.2
 """How often solvers and debaters are right."""
 ARMS = ("solo", "vote,samples=3", "society,agents=2,rounds=1")
@@ -108,9 +108,9 @@ def test_the_first_topology_is_never_stopped(model: str, tmp_path: Path) -> None
 
 
 def test_no_episode_begins_once_the_budget_is_spent_and_what_is_left_is_told(model: str, tmp_path: Path) -> None:
-    played = play(model, tmp_path, concurrency=1, budget={"calls": 300, "tokens": "1e9"})
+    played = play(model, tmp_path, concurrency=1, budget={"calls": 330, "tokens": "1e9"})
     table = played.table
-    assert table.spent is not None and 300 <= table.spent.calls < 300 + 12  # one episode was in flight
+    assert table.spent is not None and 330 <= table.spent.calls < 330 + 20  # one episode was in flight
     episodes = [entry.episodes for entry in table.entries]
     assert max(episodes) - min(episodes) <= 20 and 0 < min(episodes) < TASKS, "arms share it, block by block"
     left = {one.topology: one.episodes for one in table.unplayed}
@@ -128,7 +128,7 @@ def test_models_share_a_budget(model: str, tmp_path: Path) -> None:
     played = play(model, tmp_path, "solo", models=[model, f"replay:{other}"], concurrency=1, budget={"calls": 40})
     # A half each, and what the first overshot is the second's less.
     assert [entry.episodes for entry in played.entries] == [20, 20]
-    assert {(one.topology, one.episodes) for one in played.table.unplayed} == {("solo", 30), ("self-consistency", 50)}
+    assert {(one.topology, one.episodes) for one in played.table.unplayed} == {("solo", 20), ("self-consistency", 40)}
 
 
 def test_costs_are_by_the_price_of_each_roles_model(model: str, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_sweep_that_was_cut_short_goes_on_to_the_same_end(
     async def dies(*args: Any) -> Any:
         nonlocal begun
         begun += 1
-        if begun == 150:
+        if begun == 100:
             raise OSError("no room")
         return await really(*args)
 
