@@ -1,8 +1,9 @@
 """Play the arms of one model: by blocks of tasks where a budget or early stopping asks for it, else all at once.
 
 All arms share the model's pools. In a block the arms follow one another, and an arm begins when the one before it has
-no more episodes to begin: the engine is never left waiting. Self-consistency with as many samples as the dearest arm
-needs comes after the first block, when it is known what they take.
+no more episodes to begin: the engine is left waiting only at the end of a block that something is decided by.
+Self-consistency with as many samples as the dearest arm needs comes after the first block, when it is known what they
+take.
 
 Blocks are of tasks in an order that the seed draws, so that the tasks of every block are like those of all: a file may
 be sorted. What is decided at the end of a block depends on the scores of the tasks until then and on nothing else, so
