@@ -91,26 +91,10 @@ def sweep(
         ConfigError: an argument that cannot be used; nothing has been loaded or written then.
         EngineError: a model could not be loaded.
     """
-    at = Path(prices) if prices else Path(root) / PRICES
-    known = read_prices(at) if prices or at.is_file() else {}
-    arguments: dict[str, Any] = {
-        "topologies": list(topologies),
-        "env": env,
-        "models": list(models),
-        "tasks": tasks,
-        "samples": samples,
-        "seeds": list(seeds),
-        "split": split,
-        "calls": calls,
-        "concurrency": concurrency,
-        "settings": dict(settings or {}),
-        "grid": {key: value if isinstance(value, str) else list(value) for key, value in (grid or {}).items()},
-        "budget": dict(budget or {}),
-        "prices": {model: price.model_dump() for model, price in known.items()},
-        "stop_losers": stop_losers,
-        "backend": backend,
-        "address": address,
-    }
+    arguments = {key: value for key, value in locals().items() if key not in ("name", "root", "progress")}
+    arguments |= {key: list(arguments[key]) for key in ("topologies", "models", "seeds")}
+    arguments["grid"] = {key: one if isinstance(one, str) else list(one) for key, one in (grid or {}).items()}
+    arguments["prices"] = _prices(prices, Path(root))
     plan = plan_sweep(**arguments)
     directory = claim_folder(Path(root), name, "sweep")
     (directory / ASKED).write_text(_stored(arguments), encoding="utf-8")
@@ -138,6 +122,12 @@ def resume_sweep(path: Path, *, env: Env | None = None, progress: bool | None = 
         return Sweep(path)
     plan = plan_sweep(**_asked(path, env))
     return in_event_loop(lambda: _play(plan, path, progress))
+
+
+def _prices(file: Path | str | None, root: Path) -> dict[str, Any]:
+    at = Path(file) if file else root / PRICES
+    found = read_prices(at) if file or at.is_file() else {}
+    return {model: price.model_dump() for model, price in found.items()}
 
 
 def _stored(arguments: Mapping[str, Any]) -> str:
