@@ -115,16 +115,15 @@ def _print_run(played: Any, as_json: bool) -> int:
 )
 @click.argument("topologies", nargs=-1, required=True)
 @plays_several
-@click.option("--calls", type=int, help="Fit every topology into so many calls an episode.")
 @RUNS
 @JSON
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
-    """Play TOPOLOGIES with every model and seed over the same tasks, and compare them in one table.
+    """Play TOPOLOGIES with every setting, model and seed over the same tasks, and compare them in one table.
 
-    A topology's own settings follow it after commas: society,agents=3,rounds=2. Each run is stored in the sweep's
-    folder, with the table (sweep.json) and cost against accuracy (sweep.png). Self-consistency is played beside, with
-    as many calls and tokens as each of them takes.
+    A topology's own settings follow it after commas: society,agents=3,rounds=2; --grid plays all values of one. Each
+    run is stored in the sweep's folder, with the table (sweep.json) and cost against accuracy (sweep.png).
+    Self-consistency is played beside, with as many calls and tokens as each of them takes.
     """
     from experiments.sweeps import sweep as start
 

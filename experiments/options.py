@@ -55,6 +55,34 @@ SEVERAL = (
         show_default=True,
         help=f"{MODELS} May be repeated: more runs.",
     ),
+    click.option("--calls", type=int, help="Fit every topology into so many calls an episode."),
+    click.option(
+        "--grid",
+        multiple=True,
+        callback=read_settings,
+        metavar="KEY=A,B,…",
+        help="Play each topology that has this setting with each of these values (rounds=1,2,3, judge.temperature=0,1)."
+        " May be repeated: all combinations.",
+    ),
+    click.option(
+        "--budget",
+        multiple=True,
+        callback=read_settings,
+        metavar="KIND=AMOUNT",
+        help="Begin no episode once the sweep has spent so much: tokens=2e6, calls=5000 or usd=5. May be repeated.",
+    ),
+    click.option(
+        "--prices",
+        type=click.Path(path_type=Path),
+        help='What models cost, in US dollars for a million tokens, JSON or TOML: {"openai:gpt-*": {"prompt": 0.4, '
+        '"completion": 1.6}}; prices.json in the folder of runs when left out.',
+    ),
+    click.option(
+        "--stop-losers",
+        type=float,
+        metavar="ALPHA",
+        help="Stop an arm once another is better, wrongly with at most this probability in the whole sweep (0.05).",
+    ),
 )
 PLAYED = (
     click.option("--env", required=True, help="What is asked: a name from `palaestra list`, or module:function."),
