@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from envs.errors import ConfigError
+from experiments.capacity.command import plan
 from experiments.export.command import export, import_
 from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
 from experiments.training.command import resume, train
@@ -60,7 +61,7 @@ def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-for _verb in (train, resume, view, fork, export, import_):
+for _verb in (train, resume, plan, view, fork, export, import_):
     palaestra.add_command(_verb)
 
 
