@@ -36,7 +36,7 @@ class Estimate:
     usd: float | None
     """All GPUs for all hours; None where the price is not known."""
     price: str
-    """A GPU's, with its date and source."""
+    """A GPU's, with its date."""
     calls_per_s: float
     """While it plays, as the next two."""
     tokens_per_s: float
@@ -111,7 +111,7 @@ class Planner:
         return Estimate(
             self.gpu, replicas, self.served.gpus, trainer_gpus, play_s / 3600, learn_s / 3600, total_s / 3600,
             price and gpus * total_s / 3600 * price.usd_per_hour,
-            f"${price.usd_per_hour:.2f} an hour, {price.date}: {price.source}" if price else "not known",
+            f"${price.usd_per_hour:.2f} an hour on {price.date}" if price else "not known",
             first.calls / first.seconds, first.reply_tokens / first.seconds, first.busy,
             first.cached_tokens / first.prompt_tokens,
             max(1, min(self.served.limits.rows, int(self.served.limits.cache / a_call))),

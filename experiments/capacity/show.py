@@ -58,8 +58,8 @@ def supposed(workload: Workload, estimates: Sequence[Estimate], hardware: Hardwa
     if any(not found.measured for found in estimates):
         lines.append(
             f"Engines are simulated from data sheets (bfloat16): {reached.bandwidth:.0%} of the bandwidth and, where a "
-            f"GPU says nothing else, {reached.compute:.0%} of the FLOPs are reached; sources: "
-            "agents/simulation/hardware.toml."
+            f"GPU says nothing else, {reached.compute:.0%} of the FLOPs are reached (sources, of prices too: "
+            "agents/simulation/hardware.toml)."
         )
     rows = ", ".join(f"{found.gpu} {found.rows}" for found in estimates)
     lines.append(f"Calls that a replica runs at once: {rows}. A call costs the playing process {CALL_S * 1e3:g} ms.")
@@ -70,7 +70,7 @@ def supposed(workload: Workload, estimates: Sequence[Estimate], hardware: Hardwa
         )
     if any(each.episodes * each.shapes.calls > MOST_CALLS for each in workload.segments):
         lines.append(f"About {MOST_CALLS:,} calls of each part are simulated; the rest takes proportionally longer.")
-    return lines + [f"{found.gpu}: {found.price}." for found in estimates]
+    return [*lines, f"Prices: {'; '.join(f'{found.gpu} {found.price}' for found in estimates)}."]
 
 
 def duration(hours: float) -> str:

@@ -111,9 +111,12 @@ def recipe_workload(
     _require_one_model(plan)
     if schedule.data:
         raise ConfigError(f"recipe {recipe} learns from the stored run {schedule.data} and plays nothing to be planned")
-    shapes, supposed = _shapes(plan, source)
-    own_exam = training.exam.config["topology"] != plan.config["topology"]
-    exam, more = _shapes(training.exam, replace(source, run=None)) if own_exam else (shapes, ())
+    curriculum = training.curriculum
+    shapes, supposed = _shapes(replace(plan, tasks=curriculum.iteration(0)), source)
+    exam, more = shapes, ()
+    held = curriculum.validation or curriculum.test
+    if held and training.exam.config["topology"] != plan.config["topology"]:
+        exam, more = _shapes(replace(training.exam, tasks=held), replace(source, run=None))
     segments = [Segment("play", shapes, schedule.tasks, schedule.samples, schedule.concurrency, schedule.iterations)]
     for name, held, samples, times in _measurements(training):
         if held and times:
@@ -195,7 +198,7 @@ def _shapes(plan: Plan, source: Source) -> tuple[Shapes, tuple[str, ...]]:
         shapes = _calibrated(plan, source.calibrate)
         tasks = min(source.calibrate, len(plan.tasks))
         where = f"Episodes are like those of a short run, in which the {STAND_IN} model played {tasks} tasks"
-    own = [f"{what}s of {tokens} tokens in the mean" for what, tokens in lengths.items() if tokens is not None]
+    own = [f"a mean {what} of {tokens} tokens" for what, tokens in lengths.items() if tokens is not None]
     return shapes.scaled(**lengths), (f"{where}{', but with ' if own else ''}{' and '.join(own)}.",)
 
 
