@@ -105,7 +105,7 @@ class SimulatedSettings:
     speed: Annotated[float, Field(gt=0)] = 1.0
     """Seconds of the simulated engine that pass in one; inf waits for nothing."""
     replies: str = ""
-    """A file of recorded replies, as for `replay:FILE`; without one their lengths are drawn, and the words mean nothing."""
+    """A file of recorded replies, as for `replay:FILE`; without one lengths are drawn, and the words mean nothing."""
     reply_tokens: Annotated[int, Field(ge=3)] = 256
     """Mean of what is drawn."""
     reply_spread: Annotated[float, Field(ge=0, le=3)] = 0.5
@@ -181,7 +181,13 @@ class Serving:
 
 
 SCOPES = tuple(f.name for f in fields(Serving))
-_NAMES = {"engine": "the engine", "vllm": "vLLM", "endpoint": "the endpoint", "simulated": "the simulated engine", "pool": "the pool"}
+_NAMES = {
+    "engine": "the engine",
+    "vllm": "vLLM",
+    "endpoint": "the endpoint",
+    "simulated": "the simulated engine",
+    "pool": "the pool",
+}
 
 
 def _has_cpu_build() -> bool:

@@ -26,7 +26,9 @@ class ModelSpec:
 
     kind: str
     target: str = ""
-    settings: EngineSettings | VllmSettings | EndpointSettings | SimulatedSettings = field(default_factory=EngineSettings)
+    settings: EngineSettings | VllmSettings | EndpointSettings | SimulatedSettings = field(
+        default_factory=EngineSettings
+    )
     pool: PoolSettings = field(default_factory=PoolSettings)
     source: Callable[[], Engine] | Engine | None = None
     """For engines made in Python: a function that makes one for each replica, or the engine itself."""

@@ -151,7 +151,7 @@ class Hardware(_Row):
             if limits.cache >= 16 * longest:
                 return Served(self._costs(size, card, spread), limits, spread, False)
         raise ConfigError(
-            f"{model} on {gpu}: expected room for its {size.parameters * BYTES / 1e9:.0f} GB of weights and 16 requests "
+            f"{model} on {gpu}: expected room for {size.parameters * BYTES / 1e9:.0f} GB of weights and 16 requests "
             f"of {longest} tokens, found {self.efficiency.memory * card.memory_gb * spread:.0f} GB on {spread} GPUs; "
             "take a larger GPU or a smaller model"
         )

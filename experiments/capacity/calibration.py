@@ -1,4 +1,4 @@
-"""The costs of an engine's step from a few runs whose time was taken: what `[engines."MODEL@GPU"]` of a hardware file holds.
+"""The costs of an engine's step from a few runs whose time was taken: `[engines."MODEL@GPU"]` of a hardware file.
 
 A simulated run says how many steps, prompts and tokens there were; what each costs is the non-negative least-squares
 fit of the seconds (Lawson and Hanson 1974, scipy's nnls), relative errors alike. Which requests meet in a step depends

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.options import JSON, RUNS, SEED, example, print_result, read_settings
+
+if TYPE_CHECKING:
+    from experiments.capacity.workload import Workload
 
 _HOURS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0}
 
@@ -56,7 +59,9 @@ def _read_hours(_: Any, __: Any, value: str | None) -> float | None:
 @SEED
 @RUNS
 @JSON
-def plan(as_json: bool, root: Path, what: str, model: str, gpus: tuple[str, ...], hardware: Path | None, **o: Any):
+def plan(
+    as_json: bool, root: Path, what: str, model: str, gpus: tuple[str, ...], hardware: Path | None, **given: Any
+) -> None:
     """Say how many GPUs WHAT takes, for how long, at what cost: WHAT is a recipe, or a topology with --env.
 
     Nothing is rented and no large model is loaded: episodes of the shape of a short run (or of --from RUN) are played
@@ -67,26 +72,37 @@ def plan(as_json: bool, root: Path, what: str, model: str, gpus: tuple[str, ...]
     from experiments.capacity.show import plan_json, render_plan
 
     known = load_hardware(hardware)
-    workload = _workload(what, root, o)
-    estimates, refused = plan_capacity(
-        workload, known, model, gpus, o["replicas"], o["within_h"], o["tensor_parallel"], {"rows": o["max_batch"]}
-    )
+    workload = _workload(what, root, given)
+    asked = (given[key] for key in ("replicas", "within_h", "tensor_parallel"))
+    estimates, refused = plan_capacity(workload, known, model, gpus, *asked, limits={"rows": given["max_batch"]})
     shown = workload, model, estimates, refused, known
     print_result(render_plan(*shown), lambda: plan_json(*shown), as_json)
 
 
-def _workload(what: str, root: Path, o: dict[str, Any]):
+def _workload(what: str, root: Path, given: dict[str, Any]) -> "Workload":
     from envs.errors import ConfigError
     from experiments.capacity.workload import Source, is_recipe, recipe_workload, topology_workload
     from experiments.runs import Run
 
-    source = Source(Run.open(o["from_run"], root) if o["from_run"] else None, o["calibrate"], o["prompt"], o["reply"])
+    source = Source(
+        Run.open(given["from_run"], root) if given["from_run"] else None,
+        given["calibrate"],
+        given["prompt"],
+        given["reply"],
+    )
     if not is_recipe(what):
         for option in ("topology", "iterations"):
-            if o[option] is not None:
+            if given[option] is not None:
                 raise ConfigError(f"--{option} goes with a recipe, and {what} is none; leave it out")
         return topology_workload(
-            what, o["env"], o["tasks"], o["samples"] or 1, o["concurrency"] or 256, o["seed"], o["settings"], source
+            what,
+            given["env"],
+            given["tasks"],
+            given["samples"] or 1,
+            given["concurrency"] or 256,
+            given["seed"],
+            given["settings"],
+            source,
         )
-    sizes = {key: o[key] for key in ("tasks", "samples", "iterations", "concurrency") if o[key] is not None}
-    return recipe_workload(what, o["topology"], o["env"], o["seed"], {**sizes, **o["settings"]}, source)
+    sizes = {key: given[key] for key in ("tasks", "samples", "iterations", "concurrency") if given[key] is not None}
+    return recipe_workload(what, given["topology"], given["env"], given["seed"], {**sizes, **given["settings"]}, source)

@@ -110,9 +110,8 @@ class _Fleet:
         batches = [replica.batch for replica in self._replicas]
         counts = {key: sum(batch.counts[key] for batch in batches) for key in batches[0].counts}
         worked = sum(replica.worked_s for replica in self._replicas) / len(self._replicas)
-        return Played(
-            now, self._ended, self._calls, self._prompts, counts["cached"], self._replies, worked / now if now else 0.0, counts
-        )
+        busy = worked / now if now else 0.0
+        return Played(now, self._ended, self._calls, self._prompts, counts["cached"], self._replies, busy, counts)
 
     def _ask(self, now: float, playing: _Playing) -> None:
         """Ask all calls of the episode's stage."""

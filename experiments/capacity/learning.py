@@ -8,6 +8,7 @@ frozen and an adapter learns; each forward pass beside it 2 more. AdamW in float
 
 from dataclasses import dataclass
 
+from agents.learning.settings import LossSettings
 from agents.learning.trainer_settings import TrainerSettings
 from agents.simulation.hardware import Hardware, ModelSize
 from envs.errors import ConfigError
@@ -93,5 +94,5 @@ def learning_of(plan: TrainingPlan, episode_tokens: float, pairs: bool) -> Learn
     )  # fmt: skip
 
 
-def _loss(learner: Learner, trainer: TrainerSettings):
+def _loss(learner: Learner, trainer: TrainerSettings) -> LossSettings:
     return learner.settings.loss or trainer.loss

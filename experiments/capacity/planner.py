@@ -14,7 +14,6 @@ from experiments.capacity.workload import Segment, Workload
 
 MOST_CALLS = 20_000
 """That are simulated of one segment; a longer one takes proportionally longer."""
-MOST_REPLICAS = 512
 CALL_S = 1e-3
 """The design's bound on what a call costs the playing process."""
 
@@ -119,7 +118,7 @@ class Planner:
         )  # fmt: skip
 
     def within(self, hours: float) -> Estimate | None:
-        """The cheapest that ends in time, by its GPUs; None when MOST_REPLICAS do not."""
+        """The cheapest that ends in time; None when no number of GPUs does."""
         trainers = [self.least_trainer]
         while trainers[-1] and trainers[-1] < MOST_GPUS:
             trainers.append(2 * trainers[-1])
@@ -129,12 +128,11 @@ class Planner:
 
     def _fewest(self, hours: float, trainer_gpus: int) -> Estimate | None:
         """The fewest replicas that end in time: time falls, or stays, as they become more."""
-        high = 1
+        low, high, most = 1, 1, self._useful
+        if self._floor(trainer_gpus) > hours or self.estimate(most, trainer_gpus).hours > hours:
+            return None
         while self.estimate(high, trainer_gpus).hours > hours:
-            if high >= MOST_REPLICAS or self._floor(trainer_gpus) > hours:
-                return None
-            high *= 2
-        low = high // 2 + 1
+            low, high = high + 1, min(2 * high, most)
         while low < high:
             middle = (low + high) // 2
             if self.estimate(middle, trainer_gpus).hours <= hours:
@@ -142,6 +140,14 @@ class Planner:
             else:
                 low = middle + 1
         return self.estimate(high, trainer_gpus)
+
+    @property
+    def _useful(self) -> int:
+        """Replicas among which no stage of the episodes in flight leaves one idle."""
+        return max(
+            each.concurrency * max(len(stage) for known in each.shapes.by_task for shape in known for stage in shape)
+            for each in self.workload.segments
+        )
 
     def _floor(self, trainer_gpus: int) -> float:
         """Hours that no number of replicas undercuts."""
@@ -205,7 +211,9 @@ def plan_capacity(
             continue
         found = planner.estimate(replicas or 1) if within_h is None else planner.within(within_h)
         if found is None:
-            refused.append(f"{model} on {gpu}: not within {within_h:g} h, however many there are")
+            refused.append(
+                f"{model} on {gpu}: not within {within_h:g} h, however many there are; raise --within or --concurrency"
+            )
         else:
             estimates.append(found)
     if not estimates:

@@ -99,7 +99,7 @@ def shapes_of(run: Run) -> Shapes:
     grouped = groupby(episodes, key=lambda episode: episode.task.id)
     by_task = tuple(tuple(map(_shape, of_task)) for _, of_task in grouped)
     if not by_task:
-        raise ConfigError(f"run {run.name} has no episode that ended and asked a model; name another, or play one first")
+        raise ConfigError(f"run {run.name} has no episode that ended and asked a model; name another run")
     return Shapes(by_task)
 
 

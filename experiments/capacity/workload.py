@@ -1,7 +1,7 @@
 """What a topology or a recipe asks of engines and trainers: how many episodes of which shape, how often.
 
-Shapes come from a stored run, from a short run that the embedded model plays (a stand-in: it knows arithmetic alone, and
-its tokens are short), or from lengths and the topology's own count of calls.
+Shapes come from a stored run, from a short run that the embedded model plays (a stand-in, which knows arithmetic alone
+and whose replies are short), or from lengths and the topology's own count of calls.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.cast import Cast, Seat, base_role
-from envs.errors import ConfigError
+from envs.errors import ConfigError, unknown
 from experiments.capacity.learning import Learning, learning_of
 from experiments.capacity.shapes import Shapes, shapes_of, uniform
 from experiments.plan import Plan, make_plan
@@ -21,6 +21,8 @@ from experiments.runs import Run
 from experiments.training.recipe import Recipe
 from experiments.training.recipes import RECIPES
 from experiments.training.setup import TrainingPlan, make_training_plan
+from graphs import TOPOLOGIES
+from graphs.topology import GRAPHS, load_function
 
 STAND_IN = "embedded"
 
@@ -132,15 +134,16 @@ def recipe_workload(
 
 
 def is_recipe(name: str) -> bool:
-    """Whether a name stands for a recipe; `module:function` does when a Recipe lies there."""
-    if name in RECIPES or ":" not in name:
-        return name in RECIPES
-    from experiments.plan import find_topology
+    """Whether a name stands for a recipe, not for a topology; `module:function` does when a Recipe lies there.
 
-    try:
-        return isinstance(find_topology(name), Recipe)
-    except ConfigError:
-        return False
+    Raises:
+        ConfigError: it stands for neither.
+    """
+    if ":" in name:
+        return isinstance(load_function(name, "recipe or topology", also=(*GRAPHS, Recipe)), Recipe)
+    if name not in RECIPES and name not in TOPOLOGIES:
+        raise unknown("recipe or topology", name, [*RECIPES, *TOPOLOGIES, "module:function"])
+    return name in RECIPES
 
 
 _LEFT_OUT = (

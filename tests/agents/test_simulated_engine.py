@@ -79,8 +79,9 @@ def test_it_can_run_faster_than_the_clock(tmp_path: Path, replies: str) -> None:
 
 
 def test_lengths_are_drawn_by_the_seed(tmp_path: Path) -> None:
-    drawn = [completion for _, completion in answers(engine(tmp_path, reply_tokens=40), *map(request, range(60)))]
-    again = [completion for _, completion in answers(engine(tmp_path, reply_tokens=40, rows=2), *map(request, range(60)))]
+    asked = [request(n) for n in range(60)]
+    drawn = [completion for _, completion in answers(engine(tmp_path, reply_tokens=40), *asked)]
+    again = [completion for _, completion in answers(engine(tmp_path, reply_tokens=40, rows=2), *asked)]
     assert [c.token_ids for c in drawn] == [c.token_ids for c in again]
     assert 30 < sum(c.completion_tokens for c in drawn) / 60 < 50
     assert all(c.text.endswith("\\boxed{0}") and c.finish == "stop" for c in drawn)

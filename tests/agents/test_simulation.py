@@ -199,9 +199,9 @@ class TestHardware:
 
     def test_names_and_sizes_that_cannot_be(self) -> None:
         hardware = load_hardware()
-        with pytest.raises(ConfigError, match="did you mean 'qwen2.5-7b'"):
+        with pytest.raises(ConfigError, match=r"did you mean 'qwen2\.5-7b'"):
             hardware.served("qwen2.5-7", "h100")
         with pytest.raises(ConfigError, match="unknown GPU 'h10'"):
             hardware.served("qwen2.5-7b", "h10")
-        with pytest.raises(ConfigError, match="141 GB of weights .* found 72 GB on 1 GPUs"):
+        with pytest.raises(ConfigError, match=r"141 GB of weights .* found 72 GB on 1 GPUs"):
             hardware.served("llama-3.3-70b", "h100", 1)
