@@ -37,7 +37,8 @@ class SimulatedEngine:
         """
         self._settings = settings = settings or SimulatedSettings()
         self.policy = target
-        served = load_hardware(settings.hardware).served(*target.split("@", 1), settings.tensor_parallel)
+        model, _, gpu = target.partition("@")
+        served = load_hardware(settings.hardware).served(model, gpu, settings.tensor_parallel)
         served = served.limited(
             rows=settings.max_batch, tokens=settings.max_tokens, prefix_caching=settings.prefix_caching
         )

@@ -145,14 +145,15 @@ class Hardware(_Row):
             costs = Costs(**found.model_dump(include=set(Costs.__slots__)))
             return Served(costs, Limits(found.rows, found.tokens, found.cache, found.prefix_caching), 1, True)
         size, card = self._named(model, gpu)
-        for spread in SPREADS if tensor_parallel is None else (tensor_parallel,):
+        spreads = SPREADS if tensor_parallel is None else (tensor_parallel,)
+        for spread in spreads:
             room = self.efficiency.memory * card.memory_gb * 1e9 * spread - size.parameters * BYTES
             limits = Limits(cache=max(1, int(room // size.cache_bytes)))
             if limits.cache >= 16 * longest:
                 return Served(self._costs(size, card, spread), limits, spread, False)
         raise ConfigError(
             f"{model} on {gpu}: expected room for {size.parameters * BYTES / 1e9:.0f} GB of weights and 16 requests "
-            f"of {longest} tokens, found {self.efficiency.memory * card.memory_gb * spread:.0f} GB on {spread} GPUs; "
+            f"of {longest} tokens, found {self.efficiency.memory * card.memory_gb * spreads[-1]:.0f} GB on {spreads[-1]} GPUs; "
             "take a larger GPU or a smaller model"
         )
 

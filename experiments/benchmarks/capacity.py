@@ -51,11 +51,12 @@ CALIBRATED = (
     Arm("solo", 8, 6, 1),
     Arm("solo", 8, 32, 16),
     Arm("vote", 2, 4, 1),
-    Arm("vote", 8, 4, 1),
     Arm("vote", 2, 12, 4),
     Arm("vote", 5, 16, 16),
+    Arm("solo", 2, 64, 64),
     Arm("universal", 5, 4, 1),
-    Arm("universal", 8, 6, 6),
+    Arm("universal", 5, 8, 4),
+    Arm("universal", 5, 20, 20),
 )
 PREDICTED = (
     Arm("vote", 5, 40, 32),
@@ -64,7 +65,7 @@ PREDICTED = (
     Arm("society", 5, 24, 24),
     Arm("mad", 5, 24, 12),
 )
-KNOWN = 16
+KNOWN = 24
 """Tasks of the short runs that shapes are taken from."""
 
 
@@ -84,37 +85,57 @@ async def play(arm: Arm, engine: Engine, clock: str = "wall", split: Split = "te
         return CLOCKS[clock]() - started, shapes_of(run)
 
 
-async def measure(engine: Engine, repeats: int, clock: str) -> tuple[dict[Arm, list[float]], dict[Arm, Shapes]]:
-    """Seconds of every arm's repeats, and its shapes: of those to be predicted from short runs on other tasks."""
-    shapes, seconds = {}, {arm: [] for arm in (*CALIBRATED, *PREDICTED)}
-    for arm in CALIBRATED:
-        _, shapes[arm] = await play(arm, engine)
+@dataclass(frozen=True)
+class Measured:
+    """What was played."""
+
+    seconds: dict[Arm, list[float]]
+    """Of every repeat."""
+    own: dict[Arm, Shapes]
+    """The episodes' shapes."""
+    known: dict[Arm, Shapes]
+    """Of what is predicted: those of a short run on other tasks."""
+
+
+async def measure(engine: Engine, repeats: int, clock: str) -> Measured:
+    """Play all."""
+    arms = [*CALIBRATED, *PREDICTED]
+    found = Measured({arm: [] for arm in arms}, {}, {})
     for arm in PREDICTED:
-        _, shapes[arm] = await play(Arm(arm.topology, arm.level, KNOWN, KNOWN), engine, split="validation")
-    arms = list(seconds)
+        _, found.known[arm] = await play(Arm(arm.topology, arm.level, KNOWN, KNOWN), engine, split="validation")
     for turn in range(repeats):
         first = turn * len(arms) // repeats
         for arm in arms[first:] + arms[:first]:
-            seconds[arm].append((await play(arm, engine, clock))[0])
-    return seconds, shapes
+            taken, found.own[arm] = await play(arm, engine, clock)
+            found.seconds[arm].append(taken)
+    return found
 
 
-def compare(seconds: dict[Arm, list[float]], shapes: dict[Arm, Shapes], limits: Limits) -> dict[str, Any]:
+def compare(found: Measured, limits: Limits) -> dict[str, Any]:
     """The costs, and what they come to beside what was measured."""
 
-    def load(arm: Arm) -> Load:
-        episodes = [(task, shapes[arm].episode(task, 0)) for task in range(arm.tasks)]
-        return Load(episodes, arm.concurrency, statistics.median(seconds[arm]))
+    def load(arm: Arm, shapes: Shapes) -> Load:
+        episodes = [(task, shapes.episode(task, 0)) for task in range(arm.tasks)]
+        return Load(episodes, arm.concurrency, statistics.median(found.seconds[arm]))
 
-    loads = {arm: load(arm) for arm in seconds}
-    costs = fit([loads[arm] for arm in CALIBRATED], limits)
+    def row(arm: Arm, shapes: Shapes) -> dict[str, Any]:
+        known = load(arm, shapes)
+        predicted = predict(known, costs, limits)
+        return {
+            "arm": arm.name,
+            "measured": known.seconds,
+            "predicted": predicted,
+            "error": predicted / known.seconds - 1,
+            "all": found.seconds[arm],
+        }
 
-    def row(arm: Arm) -> dict[str, Any]:
-        predicted, measured = predict(loads[arm], costs, limits), loads[arm].seconds
-        return {"arm": arm.name, "measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1,
-            "all_s": seconds[arm]}  # fmt: skip
-
-    return {"costs": costs, "calibrated": [row(arm) for arm in CALIBRATED], "predicted": [row(a) for a in PREDICTED]}
+    costs = fit([load(arm, found.own[arm]) for arm in CALIBRATED], limits)
+    return {
+        "costs": costs,
+        "calibrated": [row(arm, found.own[arm]) for arm in CALIBRATED],
+        "predicted": [row(arm, found.known[arm]) for arm in PREDICTED],
+        "predicted, had lengths been known": [row(arm, found.own[arm]) for arm in PREDICTED],
+    }
 
 
 def published() -> list[dict[str, Any]]:
@@ -138,7 +159,7 @@ def published() -> list[dict[str, Any]]:
     return rows
 
 
-async def _measured(model: str, repeats: int, clock: str) -> tuple[dict[Arm, list[float]], dict[Arm, Shapes]]:
+async def _measured(model: str, repeats: int, clock: str) -> Measured:
     engine = make_engine(parse_model(model))
     try:
         return await measure(engine, repeats, clock)
@@ -159,7 +180,7 @@ def main(model: str, repeats: int, clock: str, is_published: bool, save: Path | 
         _print({"published": published()}, as_json)
         return
     limits = Limits(prefix_caching=model.startswith("vllm"))
-    result = compare(*asyncio.run(_measured(model, repeats, clock)), limits)
+    result = compare(asyncio.run(_measured(model, repeats, clock)), limits)
     costs = result.pop("costs")
     if save is not None:
         name = f"{model.partition(':')[0]}@here"
@@ -176,8 +197,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
     for part, rows in result.items():
         click.echo(f"\n{part:<66}{'measured':>9}{'predicted':>11}{'error':>8}")
         for row in rows:
-            measured, predicted, error = (row[key] for key in [k for k in row if k not in ("arm", "all_s")])
-            click.echo(f"{row['arm']:<66}{measured:>9,.2f}{predicted:>11,.2f}{error:>8.0%}")
+            click.echo(f"{row['arm']:<66}{row['measured']:>9,.2f}{row['predicted']:>11,.2f}{row['error']:>8.0%}")
         errors = [abs(row["error"]) for row in rows]
         click.echo(f"{'median and largest error':<66}{statistics.median(errors):>20.0%}{max(errors):>8.0%}")
 

@@ -60,7 +60,8 @@ class _Replica:
     tokens: int = 0
     """Outstanding."""
     worked_s: float = 0.0
-    jobs: dict[int, tuple[_Playing, Job]] = field(default_factory=dict)
+    playing: dict[int, _Playing] = field(default_factory=dict)
+    """Of each job that is not answered, by its identity: whose call it is."""
 
 
 def simulate(
@@ -127,16 +128,16 @@ class _Fleet:
         job = Job(call.prompt, call.reply, opening, (playing.number, call.id), follows)
         replica = self._route(job)
         replica.batch.add(job)
-        replica.jobs[id(job)] = playing, job
+        replica.playing[id(job)] = playing
         replica.tokens += job.prompt + job.reply
         self._calls += 1
         self._prompts += job.prompt
         self._replies += job.reply
-        if replica.working and replica.started < now:
+        if replica.working:
             replica.version += 1
             end = replica.started + replica.batch.cut(now - replica.started)
             self._push(max(now, end), _ENDS, replica, replica.version)
-        elif not replica.working and not replica.due:
+        elif not replica.due:
             replica.due = True
             self._push(now, _BEGINS, replica)
 
@@ -162,7 +163,7 @@ class _Fleet:
         replica.working = False
         replica.worked_s += now - replica.started
         for job in replica.batch.finish():
-            playing, _ = replica.jobs.pop(id(job))
+            playing = replica.playing.pop(id(job))
             replica.tokens -= job.prompt + job.reply
             playing.open -= 1
             if not playing.open:

@@ -3,7 +3,7 @@
 They come from a stored run (or a short one that is played for it), or from lengths alone.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import fmean
@@ -14,6 +14,8 @@ from graphs.turns import Episode, Turn
 
 MOST_EPISODES = 512
 """Of a stored run that are read."""
+ANYBODY = "*"
+"""The role of calls of which only the number is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,13 @@ class Shapes:
         """Tokens of the longest call, prompt and reply."""
         return max(call.prompt + call.reply for shape in self._all() for call in _calls(shape))
 
-    def tokens(self, roles: "frozenset[str] | None") -> float:
-        """Prompts and replies of an episode's calls of some roles (None: of all), a mean over episodes."""
-        chosen = ([call for call in _calls(shape) if roles is None or call.role in roles] for shape in self._all())
+    @property
+    def roles(self) -> set[str]:
+        return {call.role for shape in self._all() for call in _calls(shape)}
+
+    def tokens(self, roles: Set[str]) -> float:
+        """Prompts and replies of an episode's calls of some roles, a mean over episodes."""
+        chosen = ([call for call in _calls(shape) if call.role in roles] for shape in self._all())
         return fmean(sum(call.prompt + call.reply for call in calls) for calls in chosen)
 
     def episode(self, task: int, sample: int) -> Shape:
@@ -105,7 +111,7 @@ def shapes_of(run: Run) -> Shapes:
 
 def uniform(calls: int, prompt: int, reply: int) -> Shapes:
     """Shapes by lengths alone: so many calls of one role, one after another."""
-    return Shapes((((tuple((Call(f"any/{n}", "any", prompt, reply),) for n in range(calls))),),))
+    return Shapes((((tuple((Call(f"{ANYBODY}/{n}", ANYBODY, prompt, reply),) for n in range(calls))),),))
 
 
 def _shape(episode: Episode) -> Shape:

@@ -14,7 +14,7 @@ from typing import Any
 from agents.cast import Cast, Seat, base_role
 from envs.errors import ConfigError, unknown
 from experiments.capacity.learning import Learning, learning_of
-from experiments.capacity.shapes import Shapes, shapes_of, uniform
+from experiments.capacity.shapes import ANYBODY, Shapes, shapes_of, uniform
 from experiments.plan import Plan, make_plan
 from experiments.runner import claim_directory, execute
 from experiments.runs import Run
@@ -125,8 +125,7 @@ def recipe_workload(
             segments.append(Segment(name, exam, held, samples, schedule.concurrency, times))
             if schedule.greedy:
                 segments.append(Segment(f"{name}, greedy", exam, held, 1, schedule.concurrency, times))
-    learned = frozenset(call.role for known in shapes.by_task for shape in known for stage in shape for call in stage)
-    learned = frozenset(role for role in learned if _learns(role, training)) if "any" not in learned else None
+    learned = {role for role in shapes.roles if role == ANYBODY or _learns(role, training)}
     learning = learning_of(training, shapes.tokens(learned), recipe == "dpo")
     supposed += tuple(line for line in more if line not in supposed) + _of_training(training)
     what = f"{recipe}: {plan.topology.name} on {plan.env.name}"

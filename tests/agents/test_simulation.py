@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from envs.errors import ConfigError
 COSTS = Costs(pass_s=1.0, prompt_s=0.1, decode_s=0.01)
 
 
-def times(jobs: Sequence[Job], costs: Costs = COSTS, limits: Limits | None = None) -> list[float]:
+def times(jobs: Sequence[Job], costs: Costs = COSTS, limits: Limits | None = None) -> list[Any]:
     """When each of some requests that arrive together is answered."""
     batch, now, answered = Batch(costs, limits or Limits()), 0.0, {}
     for job in jobs:

@@ -82,8 +82,8 @@ class TestShapes:
     def test_means_are_those_of_an_episode(self) -> None:
         known = Shapes(((shape(1), shape(3)), (shape(2, 2),)))
         assert known.calls == fmean([1, 3, 4]) and known.reply_tokens == 3 * known.calls
-        assert known.longest == 13 and known.tokens(frozenset({"s"})) == 13 * known.calls
-        assert known.tokens(frozenset({"judge"})) == 0
+        assert known.longest == 13 and known.tokens({"s"}) == 13 * known.calls
+        assert known.tokens({"judge"}) == 0
 
     def test_more_tasks_than_are_known_take_them_in_turn(self) -> None:
         known = Shapes(((shape(1), shape(3)), (shape(2),)))
