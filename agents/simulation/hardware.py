@@ -151,10 +151,10 @@ class Hardware(_Row):
             limits = Limits(cache=max(1, int(room // size.cache_bytes)))
             if limits.cache >= 16 * longest:
                 return Served(self._costs(size, card, spread), limits, spread, False)
+        held_gb = self.efficiency.memory * card.memory_gb * spreads[-1]
         raise ConfigError(
             f"{model} on {gpu}: expected room for {size.parameters * BYTES / 1e9:.0f} GB of weights and 16 requests "
-            f"of {longest} tokens, found {self.efficiency.memory * card.memory_gb * spreads[-1]:.0f} GB on {spreads[-1]} GPUs; "
-            "take a larger GPU or a smaller model"
+            f"of {longest} tokens, found {held_gb:.0f} GB on {spreads[-1]} GPUs; take a larger GPU or a smaller model"
         )
 
     def _named(self, model: str, gpu: str) -> tuple[ModelSize, Gpu]:

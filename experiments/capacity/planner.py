@@ -15,7 +15,7 @@ from experiments.capacity.workload import Segment, Workload
 MOST_CALLS = 20_000
 """That are simulated of one segment; a longer one takes proportionally longer."""
 CALL_S = 1e-3
-"""The design's bound on what a call costs the playing process."""
+"""What a call is supposed to cost the playing process, seconds: graph, routing, Ray and recording."""
 
 
 @dataclass(frozen=True)
