@@ -6,7 +6,7 @@ They come from a stored run (or a short one that is played for it), or from leng
 from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
-from statistics import fmean
+from statistics import fmean, stdev
 
 from envs.errors import ConfigError
 from experiments.runs import Run
@@ -63,6 +63,12 @@ class Shapes:
     def longest(self) -> int:
         """Tokens of the longest call, prompt and reply."""
         return max(call.prompt + call.reply for shape in self._all() for call in _calls(shape))
+
+    @property
+    def doubt(self) -> float | None:
+        """Standard error of the mean of an episode's tokens, as a share of it, over tasks; None where one is known."""
+        tokens = [fmean(sum(c.prompt + c.reply for c in _calls(shape)) for shape in known) for known in self.by_task]
+        return stdev(tokens) / len(tokens) ** 0.5 / fmean(tokens) if len(tokens) > 1 else None
 
     @property
     def roles(self) -> set[str]:

@@ -201,7 +201,10 @@ def _shapes(plan: Plan, source: Source) -> tuple[Shapes, tuple[str, ...]]:
         tasks = min(source.calibrate, len(plan.tasks))
         where = f"Episodes are like those of a short run, in which the {STAND_IN} model played {tasks} tasks"
     own = [f"a mean {what} of {tokens} tokens" for what, tokens in lengths.items() if tokens is not None]
-    return shapes.scaled(**lengths), (f"{where}{', but with ' if own else ''}{' and '.join(own)}.",)
+    said = f"{where}{', but with ' if own else ''}{' and '.join(own)}."
+    if shapes.doubt is not None:
+        said += f" What one takes of tokens they tell to ± {2 * shapes.doubt:.0%} (two standard errors, over tasks)."
+    return shapes.scaled(**lengths), (said,)
 
 
 def _calibrated(plan: Plan, tasks: int) -> Shapes:

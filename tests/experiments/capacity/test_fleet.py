@@ -82,6 +82,8 @@ class TestShapes:
     def test_means_are_those_of_an_episode(self) -> None:
         known = Shapes(((shape(1), shape(3)), (shape(2, 2),)))
         assert known.calls == fmean([1, 3, 4]) and known.reply_tokens == 3 * known.calls
+        assert known.doubt == pytest.approx(1 / 3), "tasks of 26 and 52 tokens: 13 around 39"
+        assert Shapes((known.by_task[0],)).doubt is None
         assert known.longest == 13 and known.tokens({"s"}) == 13 * known.calls
         assert known.tokens({"judge"}) == 0
 
