@@ -1,5 +1,6 @@
 """What docs/capacity.md shows works as written."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.benchmarks import capacity
 from experiments.command import main
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,25 @@ def test_its_commands_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -
         shown[command] = " ".join(capsys.readouterr().out.split())
     assert "$2.10 an hour on 2026-11-28" in next(shown[c] for c in commands if "own.toml" in c)
     assert "like those of run like-this" in next(shown[c] for c in commands if "--from" in c)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_its_calibration_runs_and_can_be_planned_with(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = re.findall(r"^python -m experiments\.benchmarks\.capacity (.*--save.*)$", DOC, re.MULTILINE)
+    arm = capacity.Arm
+    few = tuple(arm("solo", level, 2, at_once) for level in (1, 3) for at_once in (1, 2, 3))
+    monkeypatch.setattr(capacity, "CALIBRATED", few)
+    monkeypatch.setattr(capacity, "PREDICTED", (arm("vote", 1, 2, 2),))
+    monkeypatch.setattr(capacity, "KNOWN", 2)
+    capacity.main(shlex.split(command.replace("--repeats 3", "--repeats 1")), standalone_mode=False)
+    assert "vote of level 1, 2 tasks, 2 at a time" in capsys.readouterr().out
+    planned = "plan vote --env arithmetic --tasks 3 --calibrate 0 --prompt 30 --reply 20 --model embedded --json"
+    assert main([*planned.split(), "--hardware", "own.toml"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["estimates"]
+    assert found["gpu"] == "here" and found["measured"] and found["hours"] > 0
 
 
 def test_its_benchmark_of_published_figures_runs() -> None:
