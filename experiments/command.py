@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from envs.errors import ConfigError
+from experiments.capacity.command import plan
 from experiments.export.command import export, import_
 from experiments.interrupts import stopping_on_sigterm
 from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
@@ -73,7 +74,7 @@ def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-for _verb in (train, view, fork, export, import_):
+for _verb in (train, plan, view, fork, export, import_):
     palaestra.add_command(_verb)
 
 

@@ -40,7 +40,7 @@ def read_settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
-MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE."
+MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL, replay:FILE or simulated:MODEL@GPU."
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
 MODEL = click.option("--model", default="embedded", show_default=True, help=MODELS)
 SEVERAL = (
