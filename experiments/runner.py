@@ -231,12 +231,12 @@ def _without_contents(episode: Episode, failure: str) -> Episode:
 
 def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
     """Run a coroutine to its end; from a notebook, whose thread has a loop already, on a thread of its own."""
-    with _collecting_seldom():
+    with collecting_seldom():
         return _in_event_loop(start)
 
 
 @contextlib.contextmanager
-def _collecting_seldom() -> Iterator[None]:
+def collecting_seldom() -> Iterator[None]:
     """Thousands of episodes in flight are no garbage: looking through them at Python's own pace (each 700 new objects)
     takes a third of the time of a run whose engine answers at once."""
     before = gc.get_threshold()
