@@ -36,12 +36,15 @@ def langgraph_ms(episodes: int) -> float:
     async def node(state: Table) -> dict[str, Any]:
         return {"round": state.round + 1}
 
+    async def after(state: Table) -> str:
+        return "decide"
+
     graph = StateGraph(Table)
     for name in ("propose", "rebut", "decide"):
         graph.add_node(name, node)
     graph.add_edge(START, "propose")
     graph.add_edge("propose", "rebut")
-    graph.add_conditional_edges("rebut", lambda _: "decide", ["decide"])
+    graph.add_conditional_edges("rebut", after, ["decide"])
     graph.add_edge("decide", END)
     compiled = graph.compile()
 
@@ -103,7 +106,7 @@ def _medians(runs: list[Figures]) -> Figures:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(in_flight: tuple[int, ...], backend: tuple[Backend, ...], episodes: int, repeats: int, as_json: bool) -> None:
     """Measure the CPU time of a model call beside the model."""
-    started = start_ray() if "ray" in backend else False
+    started = start_ray("local") if "ray" in backend else False
     try:
         result = measure(in_flight, backend, episodes, repeats)
     finally:

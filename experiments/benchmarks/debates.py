@@ -45,12 +45,15 @@ def debate(rounds: int = 2) -> Graph:
     async def decide(state: Table, runtime: Any) -> dict[str, Any]:
         return await judge(state, runtime)
 
+    async def after_rebuttal(state: Table) -> str:
+        return "decide" if state.agreed or state.round >= rounds else "rebut"
+
     graph = StateGraph(Table, context_schema=Stage)
     for node in (propose, rebut, decide):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "propose")
     graph.add_edge("propose", "rebut")
-    graph.add_conditional_edges("rebut", lambda t: "decide" if t.agreed or t.round >= rounds else "rebut")
+    graph.add_conditional_edges("rebut", after_rebuttal, ["rebut", "decide"])
     graph.add_edge("decide", END)
     return graph.compile()
 
@@ -139,7 +142,7 @@ async def played(
         episodes: how many; divided by `samples` they are the tasks.
         in_flight: most episodes at once.
         root: where the run's folder is made.
-        backend: Ray has to be up already for "ray".
+        backend: "ray" wants a Ray of this process alone (`start_ray("local")`), or that of others is measured too.
         latency_s: of each call.
         samples: episodes a task.
     """

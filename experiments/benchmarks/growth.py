@@ -27,7 +27,7 @@ TASKS = 1_000
 def play(episodes: int, in_flight: int, backend: Backend) -> dict[str, Any]:
     """One run, in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        start = start_ray() if backend == "ray" else False
+        start = start_ray("local") if backend == "ray" else False
         loaded = peak_mb()
         done = in_event_loop(
             lambda: played(episodes, in_flight, Path(folder), backend, samples=max(1, episodes // TASKS))

@@ -4,7 +4,7 @@
 has: the seconds until the last debate is on disk, over the latency of three calls.
 
 `--clock cpu` is for a machine that is shared: the event loop's clock then counts the CPU time of this process, and
-jumps over what it would sleep, as though it had a core of its own. Time that the disk takes is not on it.
+jumps over what it would sleep, as though it had a core of its own and a disk that takes no time.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ def measure(debates: int, latencies_ms: tuple[float, ...], clock: str, repeats: 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(debates: int, latency_ms: tuple[float, ...], clock: str, repeats: int, as_json: bool) -> None:
     """Measure how much longer debates take than the calls that wait for one another."""
-    started = start_ray() if clock == "wall" else False
+    started = start_ray("local") if clock == "wall" else False
     try:
         result = measure(debates, latency_ms, clock, repeats)
     finally:

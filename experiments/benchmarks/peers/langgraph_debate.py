@@ -32,12 +32,15 @@ def debate(base_url: str, model: str) -> Any:
 
         return node
 
+    async def after(state: State) -> str:
+        return "decide"
+
     graph = StateGraph(State)
     for superstep, name in enumerate(("propose", "rebut", "decide")):
         graph.add_node(name, asks(superstep))
     graph.add_edge(START, "propose")
     graph.add_edge("propose", "rebut")
-    graph.add_conditional_edges("rebut", lambda state: "decide", ["decide"])
+    graph.add_conditional_edges("rebut", after, ["decide"])
     graph.add_edge("decide", END)
     return graph.compile()
 
