@@ -9,12 +9,13 @@ VLLM := $(VENV)/vllm-ready
 CLIENTS := .venv-clients
 WEB := experiments/viewer/web
 INSPECT := .venv-inspect
+PEERS := .venv-peers
 TASKS ?= 100
 SEED ?= 7
 # Processes that share the tests out among them, file by file; 0 runs all in one, which a debugger wants.
 WORKERS ?= 2
 
-.PHONY: demo test setup pages pages-fresh clean
+.PHONY: demo test setup peers pages pages-fresh clean
 
 # Status 1 says that some episodes failed: they are in the table, and the demo goes on.
 demo: $(READY)
@@ -62,6 +63,13 @@ $(CLIENTS)/ready: tests/clients/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && touch $@ || \
 	  { rm -rf $(CLIENTS); echo "going on without the clients' frameworks"; }
 
+# What the endpoint benchmark compares with; no test needs it.
+peers: $(PEERS)/ready
+$(PEERS)/ready: experiments/benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
 # Inspect over our environment: it wants older versions of some of its packages, and finds the others there.
 $(INSPECT)/ready: tests/experiments/export/inspect_requirements.txt $(READY)
 	$(PYTHON) -m venv $(INSPECT)
@@ -80,4 +88,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(INSPECT) runs build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) $(INSPECT) $(PEERS) runs build *.egg-info

@@ -56,7 +56,7 @@ class Company:
         """
         seat = self._cast.seat(role)
         wanted = {k: v for k, v in (wishes or {}).items() if v is not None and k not in seat.model_fields_set}
-        return replace(seat.sampling, **wanted)
+        return replace(seat.sampling, **wanted) if wanted else seat.sampling
 
     def structured(self, role: str) -> bool:
         """Whether the role's replies are to be held to the schema of moves that have one."""

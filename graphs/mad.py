@@ -94,7 +94,7 @@ def mad(
         update = await say(state, runtime, JUDGE, CONCLUDE)
         return {**update, "answer": update["turns"][-1].answer, "stop_reason": EXTRACTED}
 
-    def after_moderator(table: Table) -> str:
+    async def after_moderator(table: Table) -> str:
         return END if table.stop_reason else "open_round" if table.round < rounds else "list_candidates"
 
     graph = StateGraph(Table, context_schema=Stage)

@@ -98,16 +98,22 @@ def selforg(
         vectors = contribution.unit(await runtime.context.company.embed(replies, embedder, roles[0]))
         return vectors, contribution.shapley(vectors) if exact else contribution.surrogate(vectors)
 
-    def after_check(state: SelfOrgTable) -> str:
+    async def after_check(state: SelfOrgTable) -> str:
         return "settle" if state.stop_reason else "organize"
+
+    async def after_answer(state: SelfOrgTable) -> str:
+        return "organize" if rounds else "settle"
+
+    async def after_update(state: SelfOrgTable) -> str:
+        return "update" if state.order else "check"
 
     graph = StateGraph(SelfOrgTable, context_schema=Stage)
     for node in (answer, organize, update, check, settle):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", lambda _: "organize" if rounds else "settle", ["organize", "settle"])
+    graph.add_conditional_edges("answer", after_answer, ["organize", "settle"])
     graph.add_edge("organize", "update")
-    graph.add_conditional_edges("update", lambda state: "update" if state.order else "check", ["update", "check"])
+    graph.add_conditional_edges("update", after_update, ["update", "check"])
     graph.add_conditional_edges("check", after_check, ["settle", "organize"])
     graph.add_edge("settle", END)
     return graph.compile()

@@ -30,11 +30,16 @@ def loop(
     """A graph that runs `first`, then `again` until the table is `done`, then `last`."""
     graph = StateGraph(table, context_schema=Stage)
     names = [node.__name__ for node in (first, again, last)]
+
+    # Async like the nodes: LangGraph sends a plain function to a thread, each time.
+    async def after(state: Any) -> str:
+        return names[2] if done(state) else names[1]
+
     for name, node in zip(names, (first, again, last), strict=True):
         graph.add_node(name, node)
     graph.add_edge(START, names[0])
     for name in names[:2]:
-        graph.add_conditional_edges(name, lambda table: names[2] if done(table) else names[1], names[1:])
+        graph.add_conditional_edges(name, after, names[1:])
     graph.add_edge(names[2], END)
     return graph.compile()
 

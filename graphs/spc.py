@@ -162,11 +162,14 @@ def spc(
         reason = f"{missed} of {len(valid) * critiques} critiques missed the error"
         return {"turns": turns, "stop_reason": reason if valid else "no valid sabotage"}
 
+    async def after_sample(state: Game) -> str:
+        return END if state.stop_reason else "spoil"
+
     graph = StateGraph(Game, context_schema=Stage)
     for node in (sample_step, spoil, validate, critique):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "sample_step")
-    graph.add_conditional_edges("sample_step", lambda game: END if game.stop_reason else "spoil", [END, "spoil"])
+    graph.add_conditional_edges("sample_step", after_sample, [END, "spoil"])
     graph.add_edge("spoil", "validate")
     graph.add_edge("validate", "critique")
     graph.add_edge("critique", END)
@@ -220,11 +223,14 @@ def spc_pairs(
                 runtime.context.notes.append(note | {"counts": [right, spoiled], "completions": completions})
         return {"turns": turns, "stop_reason": f"{valid} of {len(state.pairs)} pairs are valid"}
 
+    async def after_answer(state: Found) -> str:
+        return END if state.stop_reason else "validate"
+
     graph = StateGraph(Found, context_schema=Stage)
     graph.add_node("answer", answer)
     graph.add_node("validate", validate)
     graph.add_edge(START, "answer")
-    graph.add_conditional_edges("answer", lambda found: END if found.stop_reason else "validate", [END, "validate"])
+    graph.add_conditional_edges("answer", after_answer, [END, "validate"])
     graph.add_edge("validate", END)
     return graph.compile()
 

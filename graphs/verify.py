@@ -70,11 +70,11 @@ def verify_refine(
         chosen = max(_solutions(state), key=lambda turn: score(state, turn))
         return {"answer": chosen.answer, "stop_reason": state.stop_reason or f"score {score(state, chosen):.2f}"}
 
-    def goes_on(state: Table) -> str:
+    async def goes_on(state: Table) -> str:
         found = max(score(state, turn) for turn in _solutions(state)) == 1
         return "settle" if found or state.round > rounds else "refine"
 
-    def after_refine(state: Table) -> str:
+    async def after_refine(state: Table) -> str:
         return "settle" if state.stop_reason else "verify"
 
     graph = StateGraph(Table, context_schema=Stage)

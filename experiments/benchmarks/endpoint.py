@@ -1,10 +1,11 @@
-"""A debate over an endpoint beside the bare openai client: `python -m experiments.benchmarks.endpoint`.
+"""A debate over an endpoint beside the bare client and other frameworks: `python -m experiments.benchmarks.endpoint`.
 
 CPU time (user and system) of this process for each model call. Ours is a whole run as `palaestra run` makes it, from
 the plan to the last episode on disk: three debaters, two rounds, a judge, seven calls an episode. The bare client, on
 its default transport and on aiohttp's, sends the same messages with the same settings, as many at a time, and stores
-nothing. All ask a server in another process that answers at once. The arms take turns, `--repeats` times; medians are
-printed.
+nothing. LangGraph with ChatOpenAI, and AutoGen's agents, play the same debates (experiments/benchmarks/peers; their
+environment is made by `make peers`); they store nothing either, and start and imports are not counted. All ask a server
+in another process that answers at once. The arms take turns, `--repeats` times; medians are printed.
 """
 
 import asyncio
@@ -17,45 +18,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 import openai
-from langgraph.graph import END, START, StateGraph
 
 from agents.cast import Cast, Seat
+from experiments.benchmarks.debates import CALLS, debate
 from experiments.benchmarks.loopback import MARK
 from experiments.runner import run
 from experiments.runs import Run
-from graphs import Episode, Graph, Stage, Table, judge, revise, solve
+from graphs import Episode
 from graphs.turns import Turn, conversation
 
-DEBATERS = ("a", "b", "c")
-CALLS = 7
+ROOT = Path(__file__).parents[2]
+PEERS = {"LangGraph, ChatOpenAI": "langgraph_debate.py", "AutoGen": "autogen_debate.py"}
 Call = dict[str, Any]
 """Keyword arguments of the client's `create`."""
-
-
-def debate(rounds: int = 2) -> Graph:
-    """Du et al.'s society with a judge at its end, as the README builds it."""
-
-    async def propose(state: Table, runtime: Any) -> dict[str, Any]:
-        return await solve(state, runtime, DEBATERS)
-
-    async def rebut(state: Table, runtime: Any) -> dict[str, Any]:
-        return await revise(state, runtime, DEBATERS)
-
-    async def decide(state: Table, runtime: Any) -> dict[str, Any]:
-        return await judge(state, runtime)
-
-    graph = StateGraph(Table, context_schema=Stage)
-    for node in (propose, rebut, decide):
-        graph.add_node(node.__name__, node)
-    graph.add_edge(START, "propose")
-    graph.add_edge("propose", "rebut")
-    graph.add_conditional_edges("rebut", lambda t: "decide" if t.agreed or t.round >= rounds else "rebut")
-    graph.add_edge("decide", END)
-    return graph.compile()
 
 
 class Benchmark:
@@ -91,20 +72,35 @@ class Benchmark:
 
             await asyncio.gather(*(worker() for _ in range(self.concurrency)))
 
-    def measure(self, repeats: int) -> dict[str, list[float]]:
+    def peer(self, program: str) -> float:
+        """Another framework in its own environment and process; its CPU seconds."""
+        command = [ROOT / ".venv-peers/bin/python", Path(__file__).parent / "peers" / program]
+        asked = json.dumps(self._supersteps)
+        played = subprocess.run(
+            [*command, self.url, str(self.concurrency)], input=asked, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return float(played.stdout)
+
+    def measure(self, repeats: int, peers: bool) -> dict[str, list[float]]:
         """Milliseconds of CPU a call, for each arm and repeat; a first round of all arms is not counted."""
-        arms: dict[str, Callable[[], object]] = {
-            "ours, recorded": self.play,
-            "bare, default": lambda: self.call(aiohttp=False),
-            "bare, aiohttp": lambda: self.call(aiohttp=True),
+        arms: dict[str, Callable[[], float]] = {
+            "ours, recorded": lambda: _cpu_s(self.play),
+            "bare, default": lambda: _cpu_s(lambda: self.call(aiohttp=False)),
+            "bare, aiohttp": lambda: _cpu_s(lambda: self.call(aiohttp=True)),
         }
+        arms |= {name: partial(self.peer, program) for name, program in PEERS.items() if peers}
         found: dict[str, list[float]] = {name: [] for name in arms}
         for repeat, (name, arm) in itertools.product(range(-1, repeats), arms.items()):
-            started = time.process_time()
-            arm()
+            cpu_ms = 1e3 * arm() / (CALLS * self.episodes)
             if repeat >= 0:
-                found[name].append(1e3 * (time.process_time() - started) / (CALLS * self.episodes))
+                found[name].append(cpu_ms)
         return found
+
+
+def _cpu_s(do: Callable[[], object]) -> float:
+    before = time.process_time()
+    do()
+    return time.process_time() - before
 
 
 @contextmanager
@@ -142,28 +138,38 @@ def _call_of(episode: Episode, turn: Turn, model: str) -> Call:
 @click.option("--episodes", type=int, default=150, show_default=True)
 @click.option("--concurrency", type=int, default=16, show_default=True, help="Episodes at a time.")
 @click.option("--repeats", type=int, default=5, show_default=True)
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Also other frameworks, where installed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(episodes: int, concurrency: int, repeats: int, as_json: bool) -> None:
-    """Measure the CPU time of a call over an endpoint beside the bare openai client."""
+def main(episodes: int, concurrency: int, repeats: int, peers: bool, as_json: bool) -> None:
+    """Measure the CPU time of a call over an endpoint beside the bare openai client and other frameworks."""
     result: dict[str, Any] = {}
+    installed = (ROOT / ".venv-peers/ready").exists()
+    if peers and not installed:
+        click.echo("without LangGraph's ChatOpenAI and AutoGen: make peers installs them", err=True)
     with loopback() as url, tempfile.TemporaryDirectory() as folder:
         for model, what in (("plain", "text alone"), ("ids", "with token ids")):
-            found = Benchmark(url, model, episodes, concurrency, folder).measure(repeats)
+            found = Benchmark(url, model, episodes, concurrency, folder).measure(
+                repeats, peers and installed and model == "plain"
+            )
             median = {name: round(statistics.median(values), 3) for name, values in found.items()}
             result[what] = {
                 "cpu_ms_per_call": median,
-                "ours_over_bare_default": round(median["ours, recorded"] / median["bare, default"], 2),
+                "ours_over": {
+                    name: round(median["ours, recorded"] / value, 2)
+                    for name, value in median.items()
+                    if name != "ours, recorded"
+                },
                 "all": {name: [round(value, 3) for value in values] for name, values in found.items()},
             }
     if as_json:
         click.echo(json.dumps(result))
         return
     for what, measured in result.items():
-        click.echo(
-            f"{what}: ours is {measured['ours_over_bare_default']:.2f} of the bare client on its default transport"
-        )
+        click.echo(f"{what}:")
         for name, cpu_ms in measured["cpu_ms_per_call"].items():
-            click.echo(f"  {name:<16}{cpu_ms:>7.3f} ms a call   {' '.join(map(str, measured['all'][name]))}")
+            ratio = measured["ours_over"].get(name)
+            beside = "" if ratio is None else f"ours is {ratio:.2f} of it"
+            click.echo(f"  {name:<24}{cpu_ms:>7.3f} ms a call   {beside:<22}{measured['all'][name]}")
 
 
 if __name__ == "__main__":

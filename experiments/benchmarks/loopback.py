@@ -11,7 +11,7 @@ import json
 MARK = "You are the first debater."
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _STEPS = "First I add the two numbers in the brackets, which gives 5.\nThen I add 2 to it.\n"
-_TEXTS = {"judge": f"{_STEPS}Verdict: A", "first": f"{_STEPS}\\boxed{{7}}", "other": f"{_STEPS}\\boxed{{8}}"}
+TEXTS = {"judge": f"{_STEPS}Verdict: A", "first": f"{_STEPS}\\boxed{{7}}", "other": f"{_STEPS}\\boxed{{8}}"}
 
 
 def _reply(model: str, text: str) -> bytes:
@@ -33,7 +33,7 @@ def _reply(model: str, text: str) -> bytes:
     return _HEAD % len(body) + body
 
 
-_REPLIES = {(model, who): _reply(model, text) for model in ("plain", "ids") for who, text in _TEXTS.items()}
+_REPLIES = {(model, who): _reply(model, text) for model in ("plain", "ids") for who, text in TEXTS.items()}
 
 
 class _Answering(asyncio.Protocol):
