@@ -156,6 +156,6 @@ async def played(
         clock = asyncio.get_running_loop().time
         started, before = clock(), spent(replicas)
         with Progress("debates", plan.episodes) as shown:
-            await play_all(plan, company, writer, shown, asyncio.Semaphore(in_flight))
+            await play_all(plan, company, writer, shown)
         seconds, cpu = clock() - started, spent(replicas) - before
     return Played(Run(directory), CALLS * plan.episodes, seconds, cpu)

@@ -45,7 +45,7 @@ async def play(plan: Plan, company: Company, root: Path) -> list[Episode]:
     directory = claim_directory(plan, None, root)
     async with recording(plan, directory) as writer:
         with Progress("debates", plan.episodes) as shown:
-            await play_all(plan, company, writer, shown, asyncio.Semaphore(plan.concurrency))
+            await play_all(plan, company, writer, shown)
     return list(Run(directory).episodes())
 
 
