@@ -11,7 +11,6 @@ import random
 import signal
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +45,14 @@ class Report:
     failed: int = 0
     others: int = 0
     """Runs that did not end as the unbroken one."""
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     broke: list[str] = field(default_factory=list)
     """What the process said when it ended by itself before its time."""
     memory: list[tuple[float, float, float]] = field(default_factory=list)
     """Of the process that lived last: minutes since it began, MB resident in it, MB in its replicas together."""
+
+    def met(self, fault: str) -> None:
+        self.faults[fault] = self.faults.get(fault, 0) + 1
 
     @property
     def held(self) -> bool:
@@ -125,11 +127,11 @@ def _watch(
         report.memory.append(((now - alive) / 60, _resident(driver.pid), sum(_resident(one.pid) for one in replicas)))
         if replicas and now < ends and chance.random() < LOOK_S / REPLICA_S:
             os.kill(chance.choice(replicas).pid, signal.SIGKILL)
-            report.faults["replica killed"] += 1
+            report.met("replica killed")
         by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         if driver.runs and now < (began + ends) / 2 and chance.random() < LOOK_S / DRIVER_S:
             driver.signal(by)
-            report.faults[f"process, {by.name}"] += 1
+            report.met(f"process, {by.name}")
             told(f"{(now - began) / 60:.1f} min: {by.name}, {driver.wait()}")
             driver, alive = begin(), time.time()
             report.memory.clear()
@@ -140,7 +142,7 @@ def _watch(
 def _endpoint_fault(chance: random.Random, report: Report) -> Behaviour | None:
     if chance.random() > 1 / 20:
         return None
-    report.faults["call to the endpoint"] += 1
+    report.met("call to the endpoint")
     return chance.choice(ENDPOINT)
 
 
