@@ -20,7 +20,7 @@ import psutil
 from agents.cast import Cast
 from agents.cluster import start_ray
 from experiments.faults.chat_server import Behaviour, ChatServer, breaks_off, refuses, resets
-from experiments.faults.drivers import Driver
+from experiments.faults.drivers import Driver, title
 from experiments.faults.endpoint_scenarios import Moody, late
 from experiments.faults.ground import recorded
 from experiments.interrupts import stopping_on_sigterm
@@ -125,8 +125,10 @@ def _watch(
         now = time.time()
         replicas = driver.actors("Replica") if driver.runs else []
         report.memory.append(((now - alive) / 60, _resident(driver.pid), sum(_resident(one.pid) for one in replicas)))
-        if replicas and now < ends and chance.random() < LOOK_S / REPLICA_S:
-            os.kill(chance.choice(replicas).pid, signal.SIGKILL)
+        # One that dies before it ever was ready stops a run: it would do so whenever it was started.
+        ready = [one for one in replicas if "Replica.load" not in title(one)]
+        if ready and now < ends and chance.random() < LOOK_S / REPLICA_S:
+            os.kill(chance.choice(ready).pid, signal.SIGKILL)
             report.met("replica killed")
         by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         if driver.runs and now < (began + ends) / 2 and chance.random() < LOOK_S / DRIVER_S:
@@ -135,6 +137,9 @@ def _watch(
             told(f"{(now - began) / 60:.1f} min: {by.name}, {driver.wait()}")
             driver, alive = begin(), time.time()
             report.memory.clear()
+        if not driver.runs and now < ends and "palaestra resume" in driver.said:
+            report.met("run stopped, with how it goes on")
+            driver, alive = begin(), time.time()
     if status := driver.wait():
         report.broke.append(f"{status}: {driver.said[-500:]}")
 
