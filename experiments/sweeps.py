@@ -127,6 +127,8 @@ def resume_sweep(path: Path, *, env: Env | None = None, failed: bool = False, pr
     with gone_on_with(path):
         asked = json.loads((path / ASKED).read_text(encoding="utf-8"))
         plan = plan_sweep(**arguments_again(asked, {"env": env}, path.name))
+        # Until it is made anew: a table that stays would say that the sweep is whole.
+        (path / SWEEP).unlink(missing_ok=True)
         return in_event_loop(lambda: _play(plan, path, progress, failed))
 
 

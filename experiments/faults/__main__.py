@@ -59,7 +59,8 @@ def main(only: tuple[str, ...], minutes: float | None, seed: int, as_json: bool)
     if minutes is not None:
         with tempfile.TemporaryDirectory() as folder:
             report = soak(Path(folder), minutes, seed, lambda said: click.echo(said, err=True))
-        click.echo(json.dumps(asdict(report)) if as_json else report.words())
+        found = {**asdict(report), "held": report.held, "grown": report.grown}
+        click.echo(json.dumps(found) if as_json else report.words())
         sys.exit(0 if report.held else 1)
     outcomes: dict[str, Outcome] = {}
     for name in only or SCENARIOS:

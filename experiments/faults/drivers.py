@@ -118,7 +118,7 @@ class Driver:
             family = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [one for one in family if f"ray::{kind}" in _title(one)]
+        return [one for one in family if f"ray::{kind}" in title(one)]
 
     def once(self, ready: Callable[[], bool]) -> bool:
         """Wait until something is so. Returns whether it still runs then."""
@@ -134,7 +134,8 @@ class Driver:
         raise TimeoutError(f"palaestra {why} within {PATIENCE_S:g} s; it said: {self.said}")
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; empty for one that is gone."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

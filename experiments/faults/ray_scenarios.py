@@ -1,9 +1,10 @@
 """Faults of what Ray hosts: a replica is killed, a node goes away."""
 
+import contextlib
 import os
-import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.faults.ground import Ground, Outcome
@@ -31,19 +32,33 @@ def node_removed(folder: Path) -> Outcome:
 
     ground = Ground(folder, EPISODES)
     unbroken = ground.unbroken()
-    # In a folder of its own, with a short name: in the common one Ray notes it down, and others on the machine join it.
-    where = tempfile.mkdtemp(prefix="ray")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"room": 2}, "temp_dir": where})
-    try:
-        node = cluster.add_node(num_cpus=1, resources={"room": 1})
-        cluster.wait_for_nodes()
-        room = ("--set", "pool.replicas=3", "--set", "pool.resource=room")
-        at = ("--address", str(cluster.address), "--name", "killed")
-        driver = ground.drive(*ground.arguments, *room, *at, point=MIDST, by=signal.SIGSTOP).halted()
-        cluster.remove_node(node, allow_graceful=False)
-        driver.signal(signal.SIGCONT)
-        ended = str(driver.wait())
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(where, ignore_errors=True)
+    with _ray_folder():
+        head = {"num_cpus": 2, "resources": {"room": 2}, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            node = cluster.add_node(num_cpus=1, resources={"room": 1})
+            cluster.wait_for_nodes()
+            room = ("--set", "pool.replicas=3", "--set", "pool.resource=room")
+            at = ("--address", str(cluster.address), "--name", "killed")
+            driver = ground.drive(*ground.arguments, *room, *at, point=MIDST, by=signal.SIGSTOP).halted()
+            cluster.remove_node(node, allow_graceful=False)
+            driver.signal(signal.SIGCONT)
+            ended = str(driver.wait())
+        finally:
+            cluster.shutdown()
     return ground.outcome("a node of a Ray cluster, with one replica of three", ended, "killed", unbroken)
+
+
+@contextlib.contextmanager
+def _ray_folder() -> Iterator[None]:
+    """A folder of Ray's own with a short name: in the common one a cluster is noted down, and others on the machine
+    would join it."""
+    before = os.environ.get("RAY_TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("RAY_TMPDIR")
+            if before is not None:
+                os.environ["RAY_TMPDIR"] = before

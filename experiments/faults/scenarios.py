@@ -117,4 +117,4 @@ def disk_full(folder: Path) -> Outcome:
     status, kept = driver.wait(), stored(path)
     assert "cannot be written" in driver.said and "palaestra resume full" in driver.said, driver.said
     ended = f"{status}, {kept} stored; with room again, resume: {ground.go_on('full').wait()}"
-    return ground.outcome("a disk without room", ended, "full", unbroken)
+    return ground.outcome("a disk without room (no file may grow, RLIMIT_FSIZE)", ended, "full", unbroken)

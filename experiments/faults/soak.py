@@ -11,7 +11,6 @@ import random
 import signal
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import psutil
 from agents.cast import Cast
 from agents.cluster import start_ray
 from experiments.faults.chat_server import Behaviour, ChatServer, breaks_off, refuses, resets
-from experiments.faults.drivers import Driver
+from experiments.faults.drivers import Driver, title
 from experiments.faults.endpoint_scenarios import Moody, late
 from experiments.faults.ground import recorded
 from experiments.interrupts import stopping_on_sigterm
@@ -46,11 +45,14 @@ class Report:
     failed: int = 0
     others: int = 0
     """Runs that did not end as the unbroken one."""
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     broke: list[str] = field(default_factory=list)
     """What the process said when it ended by itself before its time."""
     memory: list[tuple[float, float, float]] = field(default_factory=list)
     """Of the process that lived last: minutes since it began, MB resident in it, MB in its replicas together."""
+
+    def met(self, fault: str) -> None:
+        self.faults[fault] = self.faults.get(fault, 0) + 1
 
     @property
     def held(self) -> bool:
@@ -123,16 +125,21 @@ def _watch(
         now = time.time()
         replicas = driver.actors("Replica") if driver.runs else []
         report.memory.append(((now - alive) / 60, _resident(driver.pid), sum(_resident(one.pid) for one in replicas)))
-        if replicas and now < ends and chance.random() < LOOK_S / REPLICA_S:
-            os.kill(chance.choice(replicas).pid, signal.SIGKILL)
-            report.faults["replica killed"] += 1
+        # One that dies before it ever was ready stops a run: it would do so whenever it was started.
+        ready = [one for one in replicas if "Replica.load" not in title(one)]
+        if ready and now < ends and chance.random() < LOOK_S / REPLICA_S:
+            os.kill(chance.choice(ready).pid, signal.SIGKILL)
+            report.met("replica killed")
         by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         if driver.runs and now < (began + ends) / 2 and chance.random() < LOOK_S / DRIVER_S:
             driver.signal(by)
-            report.faults[f"process, {by.name}"] += 1
+            report.met(f"process, {by.name}")
             told(f"{(now - began) / 60:.1f} min: {by.name}, {driver.wait()}")
             driver, alive = begin(), time.time()
             report.memory.clear()
+        if not driver.runs and now < ends and "palaestra resume" in driver.said:
+            report.met("run stopped, with how it goes on")
+            driver, alive = begin(), time.time()
     if status := driver.wait():
         report.broke.append(f"{status}: {driver.said[-500:]}")
 
@@ -140,7 +147,7 @@ def _watch(
 def _endpoint_fault(chance: random.Random, report: Report) -> Behaviour | None:
     if chance.random() > 1 / 20:
         return None
-    report.faults["call to the endpoint"] += 1
+    report.met("call to the endpoint")
     return chance.choice(ENDPOINT)
 
 

@@ -132,6 +132,13 @@ def test_files_that_are_something_else_are_problems_and_no_error(
     assert browser.get("/api/runs/talk/episodes").status_code == 200
 
 
+def test_nothing_is_wrong_with_a_run_that_was_resumed(tmp_path: Path, words: Env) -> None:
+    run = debate(tmp_path, words)
+    (run.path / RESULT).write_text('{"seconds": null}')
+    (row,) = client(tmp_path).get("/api/runs").json()["runs"]
+    assert (row["state"], row["seconds"], row["problems"]) == ("ended", None, [])
+
+
 def test_a_run_that_has_stored_nothing_yet_is_starting(tmp_path: Path, words: Env) -> None:
     run = debate(tmp_path, words)
     (run.path / FILE).unlink()
