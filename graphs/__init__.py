@@ -8,6 +8,7 @@ from graphs.chat_model import RoleModel, chat_model
 from graphs.mad import mad
 from graphs.merge import gsa, universal
 from graphs.play import play
+from graphs.pose import pose
 from graphs.refine import actor_critic, friction, self_debug, self_refine
 from graphs.selforg import selforg
 from graphs.shapes import chain, loop
@@ -30,7 +31,7 @@ TOPOLOGIES: dict[str, Builder] = {
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
         *(self_refine, actor_critic, stepwise, step_search, self_debug, friction, verify_refine),
         *(society, mad, selforg, tool_use),
-        *(spc, spc_pairs, judge_steps),
+        *(spc, spc_pairs, judge_steps, pose),
     )
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "p_true",
     "play",
     "plurality",
+    "pose",
     "revise",
     "rpc",
     "self_debug",

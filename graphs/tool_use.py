@@ -9,10 +9,12 @@ place of an output; a reply with neither code nor answer ends the episode withou
 when it is code, which is then not run. Output of a program whose time was up is not shown: how far it came is the
 machine's doing.
 
-All episodes of a run share one sandbox (docs/sandbox.md), opened when the run begins.
+All episodes of a run share one sandbox (docs/sandbox.md), opened when the run begins. `solving` gives the nodes to other
+topologies, whose solver makes several attempts side by side.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -28,6 +30,7 @@ from envs.sandbox import Backend, Limits, Ran, Sandbox, Stopped, open_sandbox, w
 from graphs.shapes import loop
 from graphs.table import Ask, Stage, Table, speak
 from graphs.topology import Graph, topology
+from graphs.turns import Turn
 
 TOOL_SOLVER = "tool_solver"
 OUTPUT_CHARS = 2000
@@ -37,9 +40,10 @@ _sandbox: ContextVar[Sandbox] = ContextVar("palaestra_sandbox")
 
 
 @asynccontextmanager
-async def _sandbox_opened(
-    turns: int = 8, sandbox: Backend = "monty", seconds: float = 5.0, memory_mb: int = 256, workers: int = 2
+async def sandbox_opened(
+    sandbox: Backend = "monty", seconds: float = 5.0, memory_mb: int = 256, workers: int = 2, **_: Any
 ) -> AsyncIterator[None]:
+    """The sandbox that nodes find, for the time of a run; takes a topology's settings."""
     opened = open_sandbox(sandbox, Limits(seconds, memory_mb, OUTPUT_CHARS), workers)
     outside = _sandbox.set(opened)
     try:
@@ -49,7 +53,7 @@ async def _sandbox_opened(
         await opened.close()
 
 
-@topology(roles=lambda **_: (TOOL_SOLVER,), calls=lambda turns=8, **_: turns, opens=_sandbox_opened)
+@topology(roles=lambda **_: (TOOL_SOLVER,), calls=lambda turns=8, **_: turns, opens=sandbox_opened)
 def tool_use(
     turns: Annotated[int, Field(ge=1, le=100)] = 8,
     sandbox: Backend = "monty",
@@ -65,30 +69,67 @@ def tool_use(
         memory_mb: MiB that a program may use.
         workers: most programs at once, in a run.
     """
-    Limits(seconds, memory_mb, OUTPUT_CHARS)
-    if problem := why_unavailable(sandbox):
-        raise ConfigError(f"topology tool_use: sandbox {sandbox}: {problem}")
-
-    async def begin(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
-        ask = Ask(TOOL_SOLVER, SOLVE_WITH_TOOL, {"question": state.question})
-        return {"turns": await speak(state, runtime, [ask], state.round + 1), "round": state.round + 1}
-
-    async def observe(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
-        last = state.turns[-1]
-        output = observed(await _opened().run(last.result.code))
-        ask = Ask(TOOL_SOLVER, OBSERVE, {"output": output}, follows=last)
-        return {"turns": await speak(state, runtime, [ask], state.round + 1), "round": state.round + 1}
+    check_sandbox("tool_use", sandbox, seconds, memory_mb)
+    begin, observe, done = solving(turns)
 
     async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
         last = state.turns[-1]
         reason = "answered" if last.answer else "unreadable reply" if last.failure else f"{turns} turns"
         return {"answer": last.answer, "stop_reason": reason}
 
-    def done(state: Table) -> bool:
-        result = state.turns[-1].result
-        return len(state.turns) >= turns or not (isinstance(result, ToolUse) and result.code)
-
     return loop(begin, observe, settle, done)
+
+
+def solving(
+    turns: int, attempts: int = 1, question: Callable[[Any], str] = lambda state: state.question
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], bool]]:
+    """The nodes of a solver with the tool, and whether all attempts have ended.
+
+    Args:
+        turns: most replies of an attempt.
+        attempts: side by side, none of which knows of another.
+        question: what is to be solved.
+    """
+
+    # Not annotated as Table: LangGraph would show them no more than that of a table with fields of its own.
+    async def begin(state: Any, runtime: Runtime[Stage]) -> dict[str, Any]:
+        asks = [Ask(TOOL_SOLVER, SOLVE_WITH_TOOL, {"question": question(state)})] * attempts
+        return {"turns": await speak(state, runtime, asks, state.round + 1), "round": state.round + 1}
+
+    async def observe(state: Any, runtime: Runtime[Stage]) -> dict[str, Any]:
+        lasts = going_on(state)
+        came = await asyncio.gather(*(_opened().run(last.result.code) for last in lasts))
+        asks = [
+            Ask(TOOL_SOLVER, OBSERVE, {"output": observed(one)}, follows=last)
+            for last, one in zip(lasts, came, strict=True)
+        ]
+        return {"turns": await speak(state, runtime, asks, state.round + 1), "round": state.round + 1}
+
+    def going_on(state: Table) -> list[Turn]:
+        """The last turns of the attempts whose program is to be run."""
+        lasts = [own[-1] for own in attempts_of(state.turns) if len(own) < turns]
+        return [last for last in lasts if isinstance(last.result, ToolUse) and last.result.code]
+
+    return begin, observe, lambda state: not going_on(state)
+
+
+def attempts_of(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The solver's attempts in the order in which they were begun, each as its turns. All but the first turn of one
+    follow a program that was run."""
+    begun: dict[str, str] = {}
+    found: dict[str, list[Turn]] = {}
+    for turn in turns:
+        if turn.role == TOOL_SOLVER:
+            begun[turn.id] = begun[turn.follows] if turn.follows else turn.id
+            found.setdefault(begun[turn.id], []).append(turn)
+    return list(found.values())
+
+
+def check_sandbox(name: str, sandbox: str, seconds: float, memory_mb: int) -> None:
+    """Raises ConfigError: a topology's sandbox cannot run here, or its limits cannot be."""
+    Limits(seconds, memory_mb, OUTPUT_CHARS)
+    if problem := why_unavailable(sandbox):
+        raise ConfigError(f"topology {name}: sandbox {sandbox}: {problem}")
 
 
 def observed(came: Ran | Stopped) -> str:
