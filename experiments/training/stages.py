@@ -1,0 +1,103 @@
+"""What a training is made of beside its own loop: trainings and runs, each in a folder of it.
+
+A stage that is finished is left as it is; one that was cut short is gone on with. So whoever goes through them needs to
+remember nothing: called again, he comes to where the run was stopped.
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from envs.types import Split
+from experiments.runner import run
+from experiments.runs import RESULT, TRAINING, Run
+from experiments.training.asked import Asked
+from experiments.training.setup import TrainingPlan
+from experiments.training.training import Line, Training
+
+Told = Callable[[Line], None]
+
+
+class GoOn(Protocol):
+    """Brings a training to its end."""
+
+    def __call__(self, asked: Asked, plan: TrainingPlan, training: Training, *, told: Told) -> Training: ...
+
+
+@dataclass(frozen=True)
+class Stages:
+    """See the module."""
+
+    asked: Asked
+    plan: TrainingPlan
+    training: Training
+    go_on: GoOn
+    told: Told
+
+    def train(
+        self,
+        stage: str,
+        folder: str,
+        starts: Mapping[str, Path],
+        changes: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        without: Collection[str] = (),
+    ) -> Training:
+        """A stage of the recipe, trained to its end.
+
+        Args:
+            stage: its name there.
+            folder: where to.
+            starts: policy -> the weights that it starts from; others start as the model.
+            changes: see Asked.stage, as `without`.
+            seed: its own; None for the training's.
+            without: see above.
+
+        Raises:
+            ConfigError, EngineError: see experiments.training.run.train.
+        """
+        asked = self.asked.stage(stage, self.plan.recipe.stages[stage], changes or {}, without)
+        asked = asked if seed is None else asked.seeded(seed)
+        nested = Training(self.training.path / folder)
+        if (nested.path / TRAINING).is_file() and nested.finished:
+            return nested
+        plan = asked.plan(starts)
+        if not (nested.path / TRAINING).is_file():
+            nested.path.mkdir(exist_ok=True)
+            nested.begin({**plan.config, **asked.stored(), "track": []})
+        return self.go_on(asked, plan, nested, told=lambda line: self.told({**line, "stage": folder}))
+
+    def play(
+        self,
+        folder: str,
+        topology: str,
+        env: str,
+        *,
+        tasks: int | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        split: Split = "test",
+        settings: Mapping[str, Any],
+    ) -> Run:
+        """A run in a folder of the training; see experiments.run."""
+        path = self.training.path / folder
+        if not (path / RESULT).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+            run(
+                topology, env, self.asked.cast, tasks=tasks, samples=samples, seed=seed, split=split, settings=settings,
+                concurrency=self.plan.schedule.concurrency, backend=self.asked.backend, address=self.asked.address,
+                name=path.name, root=path.parent,
+            )  # fmt: skip
+        return Run(path)
+
+    def record(self, line: Line) -> None:
+        """Add a line to the training's metrics."""
+        self.training.append(line)
+        self.told(line)
+
+
+def weights_of(training: Training) -> dict[str, Path]:
+    """Policy -> its weights at the end of a training."""
+    return {name: (training.path / where).absolute() for name, where in training.lines("end")[0]["weights"].items()}
