@@ -242,10 +242,6 @@ class Arithmetic:
             tasks[task.id] = task
         return list(tasks.values())
 
-    def brief(self) -> str:
-        """See envs.types.Poses."""
-        return brief(self.level, self.numbers)
-
     def posed(self, question: str) -> Task | None:
         """See envs.types.Poses. Of any number of operations; every value on the way has to lie in 0–999."""
         expression = parse_expression(question) if len(question) <= LONGEST else None

@@ -56,7 +56,12 @@ class Pool:
 def _task(place: str, row: dict[str, object]) -> Task:
     try:
         return Task.model_validate(
-            {"id": row["id"], "question": row["question"], "answers": (row["answer"],), "details": row.get("details", {})}
+            {
+                "id": row["id"],
+                "question": row["question"],
+                "answers": (row["answer"],),
+                "details": row.get("details", {}),
+            }
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(

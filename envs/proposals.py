@@ -7,9 +7,9 @@ it is of does. Made for arithmetic; an env of your own that is Poses can be hand
 
 from collections.abc import Sequence
 
-from envs.arithmetic import Arithmetic, Numbers
+from envs.arithmetic import Arithmetic, Numbers, brief
 from envs.errors import ConfigError, clip
-from envs.types import Env, Poses, Split, Task, Verdict
+from envs.types import Split, Task, Verdict
 
 
 class Proposals:
@@ -25,19 +25,15 @@ class Proposals:
         try:
             self.of = [Arithmetic(int(level), numbers) for level in levels.split(",")]
         except ValueError as error:
-            raise ConfigError(f"env proposals: expected levels such as 8 or 6,7,8, found {clip(levels)}: {error}") from None
+            raise ConfigError(
+                f"env proposals: expected levels such as 8 or 6,7,8, found {clip(levels)}: {error}"
+            ) from None
 
     def tasks(self, n: int | None = None, split: Split = "test") -> list[Task]:
         n = 100 if n is None else n
-        known = [env.tasks(-(-n // len(self.of)), "train") for env in self.of]
+        examples = [env.tasks(1, "train")[0].question for env in self.of]
         return [
-            Task(
-                id=f"proposals-{split}-{i}",
-                question=self.of[i % len(self.of)].brief(),
-                answers=(known[i % len(self.of)][i // len(self.of)].question,),
-                details={"level": self.of[i % len(self.of)].level, "numbers": self.of[0].numbers},
-            )
-            for i in range(n)
+            _task(f"proposals-{split}-{i}", self.of[i % len(self.of)], examples[i % len(self.of)]) for i in range(n)
         ]
 
     async def judge(self, task: Task, answer: str | None) -> Verdict:
@@ -57,3 +53,8 @@ class Proposals:
 
     async def group(self, answers: Sequence[str]) -> list[int]:
         return await self.of[0].group(answers)
+
+
+def _task(id: str, env: Arithmetic, example: str) -> Task:
+    details = {"level": env.level, "numbers": env.numbers}
+    return Task(id=id, question=brief(env.level, env.numbers), answers=(example,), details=details)

@@ -105,10 +105,6 @@ class Spoils(Protocol):
 class Poses(Protocol):
     """An env for which problems can be made up, and that knows what is right of such a problem too."""
 
-    def brief(self) -> str:
-        """What a proposer is asked for: the `brief` of the propose move."""
-        ...
-
     def posed(self, question: str) -> Task | None:
         """The task that a question is; None where it is no problem of the env. For audits alone: whoever learns from
         what was made up must not know the answer."""

@@ -1,4 +1,4 @@
-"""Pose: a proposer makes up a problem, and a solver answers it several times; how far the answers agree says how hard it is.
+"""Pose: a proposer makes up a problem, and a solver answers it several times: how far it agrees says how hard that is.
 
 The game of Agent0's curriculum (the task's question is the brief that the proposer gets) and, with `tool=false`, of
 R-Zero's. The solver's attempts are those of `tool_use`, or plain solutions. What it came to is in the episode's note:
@@ -10,7 +10,7 @@ A proposal that cannot be read ends the episode. The answer of the episode is th
 `proposals` says whether it is one such as was asked for.
 
 Departures: the published code asks labels of a solver without tools, off the protocol that it is then trained under;
-here both are the same. It counts the marks of programs in the proposer's own text; here those are counted that were run.
+here both are the same. It counts the marks of programs in the proposer's own text; here those that were run count.
 """
 
 from collections.abc import Sequence
@@ -124,8 +124,8 @@ def _question(state: Posed) -> str:
 async def _note(runtime: Runtime[Stage], problem: Proposal, attempts: Sequence[Sequence[Turn]]) -> dict[str, Any]:
     """What the problem came to, as JSON values.
 
-    `groups` names for each answer the place of the first that is equivalent; None for an attempt without an answer.
-    `own_group` is that of the proposer's own answer: None where no other answer is equivalent to it.
+    `groups` names for each answer the place of the first that is equivalent, None for an attempt without an answer;
+    `own_group` is that of the proposer's own answer, -1 where nobody else gave it.
     """
     answers = [own[-1].answer for own in attempts]
     places = [i for i, answer in enumerate(answers) if answer is not None]
@@ -138,6 +138,6 @@ async def _note(runtime: Runtime[Stage], problem: Proposal, attempts: Sequence[S
         "own": problem.answer,
         "answers": answers,
         "groups": groups,
-        "own_group": places[found[-1]] if found[-1] < len(places) else None,
+        "own_group": places[found[-1]] if found[-1] < len(places) else -1,
         "calls": [len(own) - 1 for own in attempts],
     }

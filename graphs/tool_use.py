@@ -9,8 +9,8 @@ place of an output; a reply with neither code nor answer ends the episode withou
 when it is code, which is then not run. Output of a program whose time was up is not shown: how far it came is the
 machine's doing.
 
-All episodes of a run share one sandbox (docs/sandbox.md), opened when the run begins. `solving` gives the nodes to other
-topologies, whose solver makes several attempts side by side.
+All episodes of a run share one sandbox (docs/sandbox.md), opened when the run begins. `solving` gives the nodes to
+other topologies, whose solver makes several attempts side by side.
 """
 
 import asyncio

@@ -63,16 +63,23 @@ class Asked:
             without: scopes of settings that it has no use for: roles and policies that it does not know, or `env`.
         """
         usual = {key for key in recipe.settings if "." not in key}
-        shared = {
-            key: value
-            for key, value in self.settings.items()
-            if key in usual or ("." in key and not self._is_own(key, {*_OWN, *without, *find_recipe(self.recipe).stages}))
-        }
+        kept = {key: value for key, value in self.settings.items() if key in usual or self._is_for(key, without)}
         own = {key.partition(".")[2]: value for key, value in self.settings.items() if key.startswith(f"{name}.")}
-        given = {**shared, **own, **changes}
+        given = {**kept, **own, **changes}
         env = given.pop("env", self.env)
         return replace(self, recipe=recipe, topology=None, env=env, settings=given)
 
-    def _is_own(self, key: str, scopes: Collection[str]) -> bool:
-        scope, _, rest = key.partition(".")
-        return scope in scopes or (scope == "policies" and rest.partition(".")[0] in scopes)
+    def seeded(self, seed: int) -> "Asked":
+        return replace(self, seed=seed)
+
+    def played(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """The settings that a run within the training is passed on: of env, seats and engines."""
+        given = {**find_recipe(self.recipe).settings, **self.settings}
+        learned = ("policy", "policies", "placement", *without)
+        return {k: v for k, v in given.items() if self._is_for(k, learned) and not k.endswith(".policy")}
+
+    def _is_for(self, key: str, without: Collection[str]) -> bool:
+        """Whether a setting says of seats, env or engines what holds for stages too."""
+        scope, dot, rest = key.partition(".")
+        left_out = {*_OWN, *without, *find_recipe(self.recipe).stages}
+        return bool(dot) and scope not in left_out and not (scope == "policies" and rest.partition(".")[0] in left_out)

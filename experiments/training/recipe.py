@@ -45,8 +45,8 @@ Teach = Callable[[Iterable[Episode], Credit, Schedule, int], Lesson]
 
 
 Conduct = Callable[["Stages"], None]
-"""Trains and plays, stage by stage, and records what came of it. It is called again where a run was stopped: stages that
-are finished are left as they are."""
+"""Trains and plays, stage by stage, and records what came of it. It is called again where a run was stopped: stages
+that are finished are left as they are."""
 
 
 class Rules(Protocol):

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ from experiments.credit import Credit
 from experiments.runner import claim_folder, in_event_loop
 from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
+from experiments.training.asked import Asked
 from experiments.training.loop import FIRST, Loop
 from experiments.training.recipe import Recipe
-from experiments.training.recipes import find_recipe
 from experiments.training.registry import Registry, Version
 from experiments.training.schedule import Schedule
-from experiments.training.setup import TrainingPlan, make_training_plan
+from experiments.training.setup import TrainingPlan
+from experiments.training.stages import Stages, Told
 from experiments.training.teacher import Teacher, open_teacher
 from experiments.training.tracking import open_trackers, require_trackers
-from experiments.training.training import Line, Training
+from experiments.training.training import Line, Training, weights_of
 from graphs import Builder, Graph, Topology
 
 logger = logging.getLogger("palaestra.training")
-Told = Callable[[Line], None]
 
 
 class TrainingError(EngineError):
@@ -137,7 +137,7 @@ def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | Non
     data = Run.open(plan.schedule.data, root) if plan.schedule.data else None
     if not plan.schedule.start:
         return data, None
-    last = next(reversed(plan.recipe.stages), "")
+    last = ["", *plan.recipe.stages][-1]
     first = Training(Training.open(plan.schedule.start, root).path / last)
     if not last or plan.recipe.conduct or not (first.path / TRAINING).is_file() or not first.finished:
         raise ConfigError(
@@ -192,7 +192,7 @@ def _go_on(
             return training
         taught = None
         other = _sources(plan, root)[1]
-        before = (next(reversed(plan.recipe.stages.values())), other) if other else _before(stages)
+        before = (list(plan.recipe.stages.values())[-1], other) if other else _before(stages)
         if before:
             recipe, last = before
             plan = asked.plan(weights_of(last))

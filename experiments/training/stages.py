@@ -5,12 +5,12 @@ remember nothing: called again, he comes to where the run was stopped.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from envs.types import Split
+from envs.types import Env, Split
 from experiments.runner import run
 from experiments.runs import RESULT, TRAINING, Run
 from experiments.training.asked import Asked
@@ -73,20 +73,25 @@ class Stages:
         self,
         folder: str,
         topology: str,
-        env: str,
+        env: str | Env,
         *,
         tasks: int | None = None,
         samples: int = 1,
         seed: int = 0,
         split: Split = "test",
         settings: Mapping[str, Any],
+        without: Collection[str] = (),
     ) -> Run:
-        """A run in a folder of the training; see experiments.run."""
+        """A run in a folder of the training, with the seats and engines of the training; see experiments.run.
+
+        `settings` go before the training's own, of which those of the scopes `without` are left out.
+        """
         path = self.training.path / folder
         if not (path / RESULT).is_file():
             shutil.rmtree(path, ignore_errors=True)
             run(
-                topology, env, self.asked.cast, tasks=tasks, samples=samples, seed=seed, split=split, settings=settings,
+                topology, env, self.asked.cast, tasks=tasks, samples=samples, seed=seed, split=split,
+                settings={**self.asked.played(without), **settings},
                 concurrency=self.plan.schedule.concurrency, backend=self.asked.backend, address=self.asked.address,
                 name=path.name, root=path.parent,
             )  # fmt: skip
@@ -96,8 +101,3 @@ class Stages:
         """Add a line to the training's metrics."""
         self.training.append(line)
         self.told(line)
-
-
-def weights_of(training: Training) -> dict[str, Path]:
-    """Policy -> its weights at the end of a training."""
-    return {name: (training.path / where).absolute() for name, where in training.lines("end")[0]["weights"].items()}

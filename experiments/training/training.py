@@ -105,6 +105,11 @@ class Training:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def weights_of(training: Training) -> dict[str, Path]:
+    """Policy -> its weights at the end of a training."""
+    return {name: (training.path / where).absolute() for name, where in training.lines("end")[0]["weights"].items()}
+
+
 def list_trainings(root: Path = RUNS) -> list[Training]:
     """The training runs under a folder, newest first."""
     found = [Training(path.parent) for path in root.glob(f"*/{TRAINING}")]
