@@ -22,6 +22,8 @@ Rewards = Mapping[str, Mapping[str, float]]
 Credit = Callable[[Episode], Rewards]
 Group = Callable[[Episode, Turn], Hashable]
 """Turns of equal value share a baseline."""
+Adapt = Callable[[Sample, Episode], Sample]
+"""Gives a sample what it has of its own beside its advantage: a scale, an upper clip, a weight."""
 
 GROUPS: Mapping[str, Group] = {
     "task/role": lambda episode, turn: (episode.task.id, turn.role),
@@ -118,6 +120,7 @@ def samples_of(
     group: str | Group | None = None,
     gamma: float = 0.0,
     policies: Mapping[str, str] | None = None,
+    adapt: Adapt | None = None,
 ) -> Credited:
     """Samples with advantages from episodes, or from a stored run.
 
@@ -130,6 +133,7 @@ def samples_of(
         gamma: 0 to 1; see `discounted`.
         policies: the policy that turns name -> the trainer's name of it (the embedded model's turns say `embedded`,
             the pool's own model is ""). None keeps the turns' own names, and leaves checking them to the trainer.
+        adapt: is given every sample, before its advantage is known, and its episode.
 
     Raises:
         ConfigError: an unknown advantage or group.
@@ -155,7 +159,8 @@ def samples_of(
             if turn.choice_logprobs:
                 left_out["replies that were chosen, not sampled"] += 1
                 continue
-            samples.append(_sample(episode, turn, policies, math.fsum(rewards[turn.id].values())))
+            sample = _sample(episode, turn, policies, math.fsum(rewards[turn.id].values()))
+            samples.append(adapt(sample, episode) if adapt else sample)
             returns.append(found[turn.id])
             groups.append(grouping(episode, turn))
     # A reply without a token has nothing to train, but its reward is part of what others are compared with.

@@ -6,6 +6,7 @@ Sums are exact (math.fsum), so that neither order nor machine changes a digit. C
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agents.learning.samples import Sample
 
@@ -59,6 +60,7 @@ def reinforce(returns: Sequence[float], groups: Sequence[Hashable]) -> list[floa
 
 ADVANTAGES: Mapping[str, Advantage] = {
     "grpo": grpo,
+    "grpo_unbiased": partial(grpo, unbiased=True),
     "dr_grpo": dr_grpo,
     "rloo": rloo,
     "reinforce++": reinforce,
@@ -74,8 +76,13 @@ def adapt(sample: Sample, agreement: float, least: float = 0.6) -> Sample:
         agreement: share of the votes for the label, 0 to 1.
         least: scale at an agreement of 0.3 and below; it rises to 1 at 0.8.
 
+    Raises:
+        ValueError: an agreement that is none.
+
     Source: Agent0's released code.
     """
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"expected an agreement from 0 to 1, found {agreement} (sample {sample.key})")
     scale = least + (1 - least) * _unit((agreement - 0.3) / 0.5)
     return replace(sample, scale=scale, clip_high=0.2 + 0.1 * _unit((0.8 - agreement) / 0.5))
 

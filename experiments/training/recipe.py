@@ -10,10 +10,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from agents.learning.advantages import ADVANTAGES, Advantage
+from agents.learning.advantages import ADVANTAGES, Advantage, adapt
 from agents.learning.samples import Pair, Sample
 from agents.types import EngineError
-from experiments.credit import Credit, Credited, outcome, samples_of
+from experiments.credit import Adapt, Credit, Credited, outcome, samples_of
+from experiments.pseudo_labels import agreement_of
 from experiments.training.schedule import Schedule
 from graphs.turns import Episode
 
@@ -104,8 +105,10 @@ class Recipe:
     """Of a game between policies; None where all play with their newest weights."""
 
 
-def policy_gradient(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
-    """Every turn weighs its advantage over its group."""
+def policy_gradient(
+    episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int, own: Adapt | None = None
+) -> Lesson:
+    """Every turn weighs its advantage over its group; `own` sets what samples have beside it."""
     rule, group = ADVANTAGES[schedule.advantage], schedule.group or None
     if group is None:
         group = "role" if schedule.advantage == "reinforce++" else "task/role"
@@ -116,8 +119,23 @@ def policy_gradient(episodes: Iterable[Episode], credit: Credit, schedule: Sched
         roles=schedule.learning_roles,
         group=group,
         gamma=schedule.gamma,
+        adapt=own,
     )
     return _lesson(credited, credited.samples, schedule.drop_even)
+
+
+def adpo(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:
+    """The same on pseudo-labels: the fewer votes agreed on a task's label, the less its turns weigh, and the further
+    their ratios may rise. Agent0, Xia et al., arXiv:2511.16043; with the loss `adpo`, and advantage `grpo_unbiased`.
+
+    Raises:
+        ConfigError: a task without the agreement of its label (experiments.pseudo_labels).
+    """
+
+    def own(sample: Sample, episode: Episode) -> Sample:
+        return adapt(sample, float(agreement_of(episode.task)))
+
+    return policy_gradient(episodes, credit, schedule, seed, own)
 
 
 def imitation(episodes: Iterable[Episode], credit: Credit, schedule: Schedule, seed: int) -> Lesson:

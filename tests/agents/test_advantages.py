@@ -11,7 +11,7 @@ from agents.learning.advantages import ADVANTAGES, adapt, dr_grpo, grpo, raw, re
 from tests.agents.learning_helpers import make_sample
 
 RULES = sorted(ADVANTAGES)
-BASELINED = ["dr_grpo", "grpo", "reinforce++", "rloo"]
+BASELINED = ["dr_grpo", "grpo", "grpo_unbiased", "reinforce++", "rloo"]
 # Multiples of 1/8, so that shifting them rounds nothing.
 returns = st.lists(st.integers(-80, 80).map(lambda n: n / 8), min_size=1, max_size=20)
 
@@ -35,8 +35,9 @@ def test_the_four_updates_check() -> None:
 
 
 def test_agent0_curriculum_group() -> None:
-    found = grpo([0.9375, 0.5125, 0.2125, 0.4625], [0] * 4, unbiased=True)
-    assert found == close([1.3499, -0.0623, -1.0591, -0.2284])
+    rewards, group = [0.9375, 0.5125, 0.2125, 0.4625], [0] * 4
+    found = grpo(rewards, group, unbiased=True)
+    assert found == ADVANTAGES["grpo_unbiased"](rewards, group) == close([1.3499, -0.0623, -1.0591, -0.2284])
 
 
 @pytest.mark.parametrize("low", [0, -1])
@@ -56,6 +57,12 @@ def test_adpo_scale_and_clip(agreement: float, scale: float, clip_high: float) -
     adapted = adapt(make_sample(), agreement)
     assert adapted.scale == pytest.approx(scale, abs=1e-12)
     assert adapted.clip_high == pytest.approx(clip_high, abs=1e-12)
+
+
+@pytest.mark.parametrize("agreement", [-0.1, 1.1, math.nan])
+def test_an_agreement_that_is_none_is_refused(agreement: float) -> None:
+    with pytest.raises(ValueError, match=r"agreement from 0 to 1, found .*task-0/0/solver/0"):
+        adapt(make_sample(), agreement)
 
 
 def test_reinforce_whitens_the_whole_batch_where_grpo_whitens_each_task() -> None:
