@@ -55,14 +55,8 @@ class Pool:
 
 def _task(place: str, row: dict[str, object]) -> Task:
     try:
-        return Task.model_validate(
-            {
-                "id": row["id"],
-                "question": row["question"],
-                "answers": (row["answer"],),
-                "details": row.get("details", {}),
-            }
-        )
+        shown = {key: row[key] for key in ("id", "question", "details")}
+        return Task.model_validate({**shown, "answers": (row["answer"],)})
     except (KeyError, ValueError) as error:
         raise ConfigError(
             f"env pool: {place}: expected id, question, answer and details, found {clip(row)}: "

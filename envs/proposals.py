@@ -25,16 +25,12 @@ class Proposals:
         try:
             self.of = [Arithmetic(int(level), numbers) for level in levels.split(",")]
         except ValueError as error:
-            raise ConfigError(
-                f"env proposals: expected levels such as 8 or 6,7,8, found {clip(levels)}: {error}"
-            ) from None
+            raise ConfigError(f"env proposals: expected levels as in 6,7,8, found {clip(levels)}: {error}") from None
 
     def tasks(self, n: int | None = None, split: Split = "test") -> list[Task]:
         n = 100 if n is None else n
-        examples = [env.tasks(1, "train")[0].question for env in self.of]
-        return [
-            _task(f"proposals-{split}-{i}", self.of[i % len(self.of)], examples[i % len(self.of)]) for i in range(n)
-        ]
+        asked = [(env, env.tasks(1, "train")[0].question) for env in self.of]
+        return [_task(f"proposals-{split}-{i}", *asked[i % len(asked)]) for i in range(n)]
 
     async def judge(self, task: Task, answer: str | None) -> Verdict:
         if answer is None or not answer.strip():

@@ -8,7 +8,7 @@ from typing import Any
 from envs.errors import ConfigError, clip, unknown
 from experiments.credit import Credit
 from experiments.training import agent0, critique_loop, spc
-from experiments.training.recipe import Exam, Recipe, imitation, policy_gradient, preferences
+from experiments.training.recipe import Exam, Recipe, adpo, imitation, policy_gradient, preferences
 from graphs import load_function
 from graphs.pose import SOLVER
 from graphs.tool_use import TOOL_SOLVER
@@ -121,7 +121,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
     reward = {"reward": "paper", "tool_reward": None, "repetition": None, "own_answer": None}
     posed = {"answers": 10, "tool": tool, **turns}
     roles = {"policy.rank": 32, "proposer.policy": "proposer", f"{solver}.policy": "executor"}
-    once = {"evaluate_every": 0, "test_tasks": 0}
+    once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
     return Recipe(
         name,
         agent0.rewarded,
@@ -141,7 +141,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
             ),
             "executor": Recipe(
                 "executor",
-                policy_gradient,
+                adpo,
                 "adpo",
                 schedule={"iterations": 12, "tasks": 12, "samples": 8, "roles": solver, **once},
                 topology=protocol,

@@ -27,6 +27,8 @@ _SHOWN = {
 
 def spoken(line: Line) -> str:
     """One line of metrics in a few words, as it is shown while the run goes on."""
+    if "stage" in line:
+        return f"{line['stage']}: {spoken({key: value for key, value in line.items() if key != 'stage'})}"
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items() if name != "playing_share")
     after = f"after {line['updates']} updates"
     if line["kind"] == "update":

@@ -95,6 +95,7 @@ class Training:
 
     def mark(self, updates: int) -> None:
         """Say that the state is whole, and drop those before it."""
+        self.state(updates).mkdir(parents=True, exist_ok=True)
         write_whole(self.state(updates) / MARK, {"updates": updates})
         self.drop_states(updates)
 
