@@ -3,7 +3,8 @@
 Seconds for the shares of `--texts` questions, of two kinds: `alike`, the env arithmetic's of all levels, and `varied`,
 of 20 to 60 words drawn from 2,000 with frequencies as in a language (Zipf). Beside them nltk's BLEU on `--pairs` pairs
 of the same questions, one after another, which a loop does for all: what it gives must be equal, and its time for all
-pairs is the measured one times their number. Fresh processes take turns, `--repeats` times; medians are printed.
+pairs is the measured one times their number (nltk comes with the extra `dev`). Fresh processes take turns, `--repeats`
+times; medians are printed.
 """
 
 import json

@@ -21,7 +21,9 @@ WORKED = [
     "A circle of radius 5 is inscribed in a square ; compute the area outside the circle",
 ]
 # Few words, so that much is repeated; punctuation, so that a word is what stands between white space.
-texts = st.lists(st.lists(st.sampled_from(["a", "a.", "b", "c", "7"]), max_size=9).map(" ".join), max_size=12)
+texts = st.lists(
+    st.lists(st.sampled_from(["a", "a.", "b", "c", "7"]), max_size=9).map(" ".join), min_size=2, max_size=12
+)
 
 
 def looped(texts: Sequence[str]) -> np.ndarray:
@@ -44,10 +46,10 @@ def test_agent0_worked_clusters() -> None:
 
 @given(texts=texts)
 def test_distances_are_those_of_a_loop_over_pairs(texts: list[str]) -> None:
-    assert (distances(texts) == squareform(looped(texts), checks=False)).all() if len(texts) > 1 else True
+    assert (distances(texts) == squareform(looped(texts))).all()
 
 
-@given(texts=texts.filter(lambda texts: len(texts) > 1))
+@given(texts=texts)
 def test_shares_are_those_of_the_released_clustering(texts: list[str]) -> None:
     released: Any = {"n_clusters": None, "distance_threshold": 0.5, "metric": "precomputed", "linkage": "average"}
     grown = AgglomerativeClustering(**released)
