@@ -2,13 +2,13 @@
 
 Xia et al., arXiv:2511.16043; without the tool R-Zero, Huang et al., arXiv:2508.05004. The game is graphs.pose. An
 iteration has three parts, each a folder of the training: the proposer learns by GRPO against the frozen solver
-(`curriculum-0001`); it poses a pool of questions, which the solver answers under the very protocol that it is then
-trained under (`pool-0001`, and `pool-0001.jsonl` with those at the frontier and their votes); the solver learns by ADPO
-from what the votes say (`executor-0001`). Either goes on from its own weights of the iteration before, with new
+(`curriculum/0001`); it poses a pool of questions, which the solver answers under the very protocol that it is then
+trained under (`pool/0001`, and `pool/0001.jsonl` with those at the frontier and their votes); the solver learns by ADPO
+from what the votes say (`executor/0001`). Either goes on from its own weights of the iteration before, with new
 optimiser states, the weights that it starts from being its reference.
 
 What came of it is measured on what nobody learned from: labelled tasks (`test/`), and the solver as it was after the
-first iteration on every pool (`fixed-0001`).
+first iteration on every pool (`fixed/0001`).
 
 Departures: the numbers of questions and updates fit the embedded model. Of the published bands the released code's is
 taken, of its two forms of reward the paper's. Its groups are advantages over turns, here as there all of an attempt's
@@ -25,6 +25,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from agents.types import seed_of
+from envs.arithmetic import Arithmetic
 from experiments import stats
 from experiments.clusters import shares
 from experiments.credit import Credit, Rewards
@@ -40,9 +41,12 @@ from graphs.pose import PROPOSER
 from graphs.turns import Episode
 
 if TYPE_CHECKING:
+    from experiments.training.asked import Asked
     from experiments.training.stages import Stages
 
 EXECUTOR = "executor"
+OTHERS = {"curriculum": (EXECUTOR,), "executor": ("env", PROPOSER)}
+"""Stage -> scopes of settings that it has no use for."""
 FIRST, LAST = "first", "last"
 
 
@@ -78,9 +82,20 @@ def own_answer_counts(schedule: Schedule) -> bool:
     return schedule.reward == "released" if schedule.own_answer is None else schedule.own_answer
 
 
-def conduct(stages: "Stages") -> None:
-    """All iterations, and what is measured between them. See experiments.training.recipe.Conduct."""
-    _Course(stages).run()
+class CoEvolution:
+    """All iterations, and what is measured between them: experiments.training.recipe.Conduct."""
+
+    def check(self, asked: "Asked") -> None:
+        plan = asked.plan()
+        parse_band(plan.schedule.band)
+        reward_settings(plan.schedule)
+        stages = plan.recipe.stages
+        asked.stage("curriculum", stages["curriculum"], {}, OTHERS["curriculum"]).plan()
+        # What it learns from is not there yet.
+        asked.stage("executor", stages["executor"], {"env": Arithmetic()}, OTHERS["executor"]).plan()
+
+    def run(self, stages: "Stages") -> None:
+        _Course(stages).run()
 
 
 @dataclass
@@ -126,12 +141,14 @@ class _Course:
         """Go through an iteration; of one that is recorded already only its weights are of interest."""
         started = time.monotonic()
         frozen = self._seat(self.weights.get(EXECUTOR))
-        curriculum = self._learned("curriculum", number, (EXECUTOR,), frozen)
-        file = self.stages.training.path / f"pool-{number:04d}.jsonl"
-        census = self._pool(number, file, frozen) if is_new else None
-        executor = self._learned("executor", number, ("env", PROPOSER), {"env": "pool", "env.path": str(file)})
+        curriculum = self._learned("curriculum", number, frozen)
+        file = self.stages.training.path / "pool" / f"{number:04d}.jsonl"
+        census = self._pool(number, file, frozen)
+        # A frontier of few questions is played all the same.
+        tasks = min(census.kept, self.stages.setting("executor", "tasks"))
+        executor = self._learned("executor", number, {"env": "pool", "env.path": str(file), "tasks": tasks})
         self.fixed = self.fixed or self.weights[EXECUTOR]
-        if census is None:
+        if not is_new:
             return
         fixed = self._audited(number, file)
         self._examine(LAST if number == self.schedule.iterations else f"{number:04d}", number)
@@ -151,16 +168,16 @@ class _Course:
         )
         self.stages.training.mark(number)
 
-    def _learned(self, stage: str, number: int, without: tuple[str, ...], changes: Mapping[str, Any]) -> "Training":
-        folder = f"{stage}-{number:04d}"
+    def _learned(self, stage: str, number: int, changes: Mapping[str, Any]) -> Training:
+        folder = f"{stage}/{number:04d}"
         seed = seed_of(self.stages.plan.plan.seed, folder)
-        training = self.stages.train(stage, folder, self.weights, changes, seed, without)
+        training = self.stages.train(stage, folder, self.weights, changes, seed, OTHERS[stage])
         self.weights |= weights_of(training)
         return training
 
     def _pool(self, number: int, file: Path, frozen: Mapping[str, str]) -> Census:
         """Pose and label the pool of an iteration. Raises NothingToLearnError: too few are worth learning from."""
-        plan, folder = self.stages.plan.plan, f"pool-{number:04d}"
+        plan, folder = self.stages.plan.plan, f"pool/{number:04d}"
         proposer = seat_settings(self.weights[PROPOSER])
         settings = {**(plan.topology.settings or {}), **_for(PROPOSER, proposer), **frozen}
         posed = self.stages.play(
@@ -185,8 +202,8 @@ class _Course:
         exam = self.stages.plan.exam
         settings = {**(exam.topology.settings or {}), **self._seat(self.fixed), "env.path": str(file)}
         run = self.stages.play(
-            f"fixed-{number:04d}", exam.topology.name, "pool", samples=self.schedule.test_samples, seed=exam.seed,
-            split="train", settings=settings, without=("env", PROPOSER),
+            f"fixed/{number:04d}", exam.topology.name, "pool", samples=self.schedule.test_samples, seed=exam.seed,
+            split="train", settings=settings, without=OTHERS["executor"],
         )  # fmt: skip
         calls = [row["calls"] - 1 for row in run.store.outcomes()]
         return {"accuracy": stats.mean_score(run.scores()), "calls": fmean(calls) if calls else None}
@@ -224,7 +241,7 @@ class _Course:
         return self.stages.play(
             f"test/{name}", exam.topology.name, env["opened_as"] or exam.env, tasks=self.schedule.test_tasks,
             samples=samples, seed=exam.seed, split=self.schedule.test_split, settings=settings,
-            without=("env", PROPOSER),
+            without=OTHERS["executor"],
         )  # fmt: skip
 
     def _seat(self, weights: Path | None) -> dict[str, str]:

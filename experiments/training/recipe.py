@@ -20,6 +20,7 @@ from graphs.turns import Episode
 
 if TYPE_CHECKING:
     from experiments.training.arena import Arena, Weights
+    from experiments.training.asked import Asked
     from experiments.training.stages import Stages
     from experiments.training.training import Line
 
@@ -45,9 +46,17 @@ Teach = Callable[[Iterable[Episode], Credit, Schedule, int], Lesson]
 """(episodes that share baselines, credit, schedule, seed) -> lesson. Samples keep the turns' own policies."""
 
 
-Conduct = Callable[["Stages"], None]
-"""Trains and plays, stage by stage, and records what came of it. It is called again where a run was stopped: stages
-that are finished are left as they are."""
+class Conduct(Protocol):
+    """Goes through the stages of a training that has no loop of its own."""
+
+    def check(self, asked: "Asked") -> None:
+        """See that the stages will find nothing wrong with the arguments. Raises ConfigError."""
+        ...
+
+    def run(self, stages: "Stages") -> None:
+        """Train and play, stage by stage, and record what came of it. Called again where a run was stopped: stages
+        that are finished are left as they are."""
+        ...
 
 
 class Rules(Protocol):
@@ -99,7 +108,7 @@ class Recipe:
     """Trainings of their own that this one is made of, each in a folder of it; `NAME.KEY` sets what is theirs alone.
     Where nobody conducts them, each comes once, in order, before the loop: it starts from the weights of the one
     before, and the loop from those of the last."""
-    conduct: "Conduct | None" = None
+    conduct: Conduct | None = None
     """Goes through the stages in place of the loop."""
     rules: Rules | None = None
     """Of a game between policies; None where all play with their newest weights."""

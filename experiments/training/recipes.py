@@ -149,7 +149,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
                 settings={"policy.rank": 32, f"{solver}.policy": "executor", **turns},
             ),
         },
-        conduct=agent0.conduct,
+        conduct=agent0.CoEvolution(),
     )
 
 

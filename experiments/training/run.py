@@ -79,6 +79,8 @@ def train(
     asked = Asked(recipe, topology, env, cast, seed, settings or {}, backend, address)
     plan = asked.plan()
     require_trackers(track)
+    if plan.recipe.conduct:
+        plan.recipe.conduct.check(asked)
     _sources(plan, Path(root))
     folder = claim_folder(Path(root), name, f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}")
     training = Training(folder)
@@ -188,7 +190,7 @@ def _go_on(
     stages = Stages(asked, plan, training, partial(_go_on, root=root, track=(), named=named or training.name), told)
     try:
         if plan.recipe.conduct:
-            plan.recipe.conduct(stages)
+            plan.recipe.conduct.run(stages)
             return training
         taught = None
         other = _sources(plan, root)[1]

@@ -65,7 +65,7 @@ class Stages:
             return nested
         plan = asked.plan(starts)
         if not (nested.path / TRAINING).is_file():
-            nested.path.mkdir(exist_ok=True)
+            nested.path.mkdir(parents=True, exist_ok=True)
             nested.begin({**plan.config, **asked.stored(), "track": []})
         return self.go_on(asked, plan, nested, told=lambda line: self.told({**line, "stage": folder}))
 
@@ -96,6 +96,11 @@ class Stages:
                 name=path.name, root=path.parent,
             )  # fmt: skip
         return Run(path)
+
+    def setting(self, stage: str, key: str) -> int:
+        """Of a stage's schedule."""
+        plan = self.plan.recipe.stages[stage]
+        return int(self.asked.settings.get(f"{stage}.{key}", plan.schedule[key]))
 
     def record(self, line: Line) -> None:
         """Add a line to the training's metrics."""

@@ -74,7 +74,7 @@ def below(root: Path, path: Path, kind: Kind | None) -> list[Path]:
     """The folders of runs in the root (kind None), in a training or in a sweep, in the order of their names."""
     pattern = "*/*" if kind == "training" else "*"
     found = (child for child in path.glob(pattern) if not child.name.startswith(".") and child.is_dir())
-    wanted = ("run", "training", "sweep") if kind is None else ("run",)
+    wanted = {None: ("run", "training", "sweep"), "training": ("run", "training")}.get(kind, ("run",))
     return sorted(child for child in found if kind_of(child) in wanted and _is_within(root, child))
 
 
