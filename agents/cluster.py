@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterable
 
 from agents.engines import ModelSpec
@@ -27,12 +29,15 @@ def start_ray(address: str | None = None) -> bool:
     _require_reachable(address)
     if ray.is_initialized():
         return False
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ImportError, ValueError) as error:
         if address is None:
             raise
         raise ConfigError(f"no Ray cluster answers at {address}: {last_line(error)}") from None
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts in one of its own
     return True
 
 

@@ -15,7 +15,7 @@ from envs.types import Split, Task, Verdict
 class Proposals:
     """The env. Tasks differ in nothing but their id and, with several levels, in which of them they ask for."""
 
-    def __init__(self, levels: str = "8", numbers: Numbers = "large"):
+    def __init__(self, levels: int | str = 8, numbers: Numbers = "large"):
         """
         Args:
             levels: operations of the problems that are asked for, 1 to 8; with commas between, tasks take turns.
@@ -23,7 +23,7 @@ class Proposals:
         """
         self.name = "proposals"
         try:
-            self.of = [Arithmetic(int(level), numbers) for level in levels.split(",")]
+            self.of = [Arithmetic(int(level), numbers) for level in str(levels).split(",")]
         except ValueError as error:
             raise ConfigError(f"env proposals: expected levels as in 6,7,8, found {clip(levels)}: {error}") from None
 

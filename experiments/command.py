@@ -1,11 +1,12 @@
 """The command `palaestra`: its verbs, their options and their exit statuses.
 
-Exit status: 0 done; 1 ran, but something failed; 2 unusable arguments; 130 interrupted. `--json` prints one object on
-stdout; progress, logs and complaints go to stderr.
+Exit status: 0 done; 1 ran, but something failed; 2 unusable arguments; 130 interrupted; 143 stopped by SIGTERM.
+`--json` prints one object on stdout; progress, logs and complaints go to stderr.
 """
 
 import json
 import logging
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,22 +16,25 @@ import click
 
 from envs.errors import ConfigError
 from experiments.export.command import export, import_
+from experiments.interrupts import stopping_on_sigterm
 from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
-from experiments.training.command import resume, train
+from experiments.training.command import print_training, tell, train
 from experiments.viewer.command import fork, view
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="palaestra: %(message)s", stream=sys.stderr)
+    stopped: list[int] = []
     try:
-        return palaestra.main(arguments, prog_name="palaestra", standalone_mode=False) or 0
+        with stopping_on_sigterm(stopped):
+            return palaestra.main(arguments, prog_name="palaestra", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return 2
-    except (click.Abort, KeyboardInterrupt):
-        complain("interrupted; what had ended is stored")
-        return 130
+    except (click.Abort, KeyboardInterrupt) as error:
+        complain(_with_notes(f"{'stopped' if stopped else 'interrupted'}; what had ended is stored", error))
+        return 128 + (stopped[0] if stopped else signal.SIGINT)
     except BaseExceptionGroup as group:
         return _report(_first(group))
     except Exception as error:  # noqa: BLE001 - decided by type just below
@@ -41,12 +45,17 @@ def _report(error: BaseException) -> int:
     from agents.types import EngineError
 
     if isinstance(error, (ConfigError, EngineError)):
-        complain(str(error))
+        complain(_with_notes(str(error), error))
         return 2 if isinstance(error, ConfigError) else 1
     if isinstance(error, OSError):
-        complain(f"{type(error).__name__}: {error}")
+        complain(_with_notes(f"{type(error).__name__}: {error}", error))
         return 1
     raise error
+
+
+def _with_notes(said: str, error: BaseException) -> str:
+    """With what the error was told on its way, such as how a run goes on."""
+    return "; ".join([said, *getattr(error, "__notes__", ())])
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -60,7 +69,7 @@ def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-for _verb in (train, resume, view, fork, export, import_):
+for _verb in (train, view, fork, export, import_):
     palaestra.add_command(_verb)
 
 
@@ -78,19 +87,23 @@ def run(context: click.Context, as_json: bool, root: Path, **options: Any) -> No
     TOPOLOGY is a name from `palaestra list`, or module:function of your own.
     """
     from experiments.runner import run as start
+
+    context.exit(_print_run(start(cast=options.pop("model"), root=root, **options), as_json))
+
+
+def _print_run(played: Any, as_json: bool) -> int:
+    """Print what came of a run. Returns the exit status."""
     from experiments.show import render_summary
 
-    model = options.pop("model")
-    played = start(cast=model, root=root, **options)
     summary = played.summary()
     print_result(render_summary(summary), summary.model_dump, as_json)
     if summary.failed:
         first = played.find("failed")
         complain(
             f"{summary.failed} of {summary.episodes} episodes failed; the first, {first.task.id}: {first.failure}; "
-            f"palaestra show {played.name} failed"
+            f"palaestra show {played.name} failed shows it, palaestra resume --failed {played.name} asks them again"
         )
-    context.exit(1 if summary.failed else 0)
+    return 1 if summary.failed else 0
 
 
 @palaestra.command(
@@ -109,10 +122,15 @@ def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
     folder, with the table (sweep.json) and cost against accuracy (sweep.png). Self-consistency is played beside, with
     as many calls and tokens as each of them takes.
     """
-    from experiments.show_sweep import render_sweep
     from experiments.sweeps import sweep as start
 
-    played = start(root=root, **options)
+    context.exit(_print_sweep(start(root=root, **options), as_json))
+
+
+def _print_sweep(played: Any, as_json: bool) -> int:
+    """Print a sweep's table. Returns the exit status."""
+    from experiments.show_sweep import render_sweep
+
     table = played.table
     print_result(
         render_sweep(table, str(played.path)),
@@ -121,8 +139,34 @@ def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
     )
     failed = sum(entry.failed for entry in table.entries)
     if failed:
-        complain(f"{failed} episodes failed; `palaestra show {played.path.name}/RUN failed` shows one")
-    context.exit(1 if failed else 0)
+        complain(
+            f"{failed} episodes failed; `palaestra show {played.path.name}/RUN failed` shows one, "
+            f"`palaestra resume --failed {played.path.name}` asks them again"
+        )
+    return 1 if failed else 0
+
+
+@palaestra.command(epilog=example("palaestra resume first"))
+@click.argument("run")
+@click.option("--failed", is_flag=True, help="Ask the episodes that failed again, too. Their failures are kept beside.")
+@RUNS
+@JSON
+@click.pass_context
+def resume(context: click.Context, run: str, failed: bool, root: Path, as_json: bool) -> None:
+    """Finish a RUN, a sweep or a training that was killed or stopped: it ends as if it never had been.
+
+    What is stored is not played again; what is finished is printed.
+    """
+    from experiments.resuming import resume as go_on
+    from experiments.runs import Run
+    from experiments.sweeps import Sweep
+
+    finished = go_on(run, root, failed=failed, told=tell)
+    if isinstance(finished, Run):
+        context.exit(_print_run(finished, as_json))
+    if isinstance(finished, Sweep):
+        context.exit(_print_sweep(finished, as_json))
+    print_training(finished, as_json)
 
 
 @palaestra.command(epilog=example("palaestra serve --env arithmetic --tasks 20 --roles solver,critic --name served"))

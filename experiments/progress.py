@@ -16,7 +16,7 @@ class Progress:
     def __init__(self, what: str, total: int, show: bool | None = None):
         self._show = sys.stderr.isatty() if show is None else show
         self._what, self._total = what, total
-        self._done = self._scored = self._failed = 0
+        self._done = self._before = self._scored = self._failed = 0
         self._score = 0.0
         self._started = time.monotonic()
 
@@ -38,6 +38,12 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._rich.stop()
 
+    def stored(self, episodes: int) -> None:
+        """Count episodes that were stored before, by a run that is gone on with."""
+        self._before += episodes
+        if self._show:
+            self._rich.update(self._task, completed=self._before + self._done)
+
     def ended(self, episode: Episode) -> None:
         """Count an episode that has been stored."""
         self._done += 1
@@ -49,4 +55,4 @@ class Progress:
             note = f"accuracy {self._score / self._scored:.2f}" if self._scored else ""
             failed = f"  {self._failed} failed" if self._failed else ""
             rate = f"{self._done / max(1e-9, time.monotonic() - self._started):.1f} episodes/s"
-            self._rich.update(self._task, completed=self._done, rate=rate, note=note + failed)
+            self._rich.update(self._task, completed=self._before + self._done, rate=rate, note=note + failed)

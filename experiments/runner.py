@@ -1,13 +1,11 @@
 """Run a topology over the tasks of an env: many episodes at once, each stored as it ends.
 
 Called by the command and from Python; hands a `Run` on. Everything that can be wrong with the arguments is found
-before a model is loaded.
+before a model is loaded. A run that was killed is gone on with: what its store holds is not played again.
 """
 
 import asyncio
 import contextlib
-import itertools
-import json
 import shutil
 import sqlite3
 import threading
@@ -21,10 +19,12 @@ from agents.cast import Cast
 from agents.company import Backend, Company, open_company
 from envs.errors import ConfigError, clip
 from envs.types import Env, Split, Task
+from experiments.arguments import arguments_again, require_same, store_arguments
+from experiments.folder import claimed, gone_on_with, write_whole
 from experiments.plan import CONCURRENCY, Plan, make_plan
 from experiments.progress import Progress
 from experiments.runs import CONFIG, RESULT, RUNS, Run
-from experiments.store import FILE, StoreReader, StoreWriter
+from experiments.store import FILE, StoreError, StoreReader, StoreWriter
 from graphs import Builder, Episode, Graph, Topology, play
 
 _Value = TypeVar("_Value")
@@ -69,10 +69,65 @@ def run(
     Raises:
         ConfigError: an argument that cannot be used; nothing has been loaded or written then.
         EngineError: a model could not be loaded.
+        StoreError: an episode could not be written; those before are kept, and `resume` goes on from there.
     """
-    plan = make_plan(topology, env, cast, tasks, samples, seed, split, concurrency, settings, backend, address)
-    directory = claim_directory(plan, name, Path(root))
-    return in_event_loop(lambda: execute(plan, directory, progress))
+    arguments: dict[str, Any] = {
+        "topology": topology,
+        "env": env,
+        "cast": cast,
+        "tasks": tasks,
+        "samples": samples,
+        "seed": seed,
+        "split": split,
+        "concurrency": concurrency,
+        "settings": settings,
+        "backend": backend,
+        "address": address,
+    }
+    plan = make_plan(**arguments)
+    generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}"
+    config = {**_stamped(plan), **store_arguments(arguments)}
+    with claimed(Path(root), name, generic, CONFIG, config) as directory, kept_if_played(directory):
+        return in_event_loop(lambda: execute(plan, directory, progress))
+
+
+def resume_run(
+    stored: Run,
+    *,
+    topology: str | Builder | Graph | Topology | None = None,
+    env: str | Env | None = None,
+    cast: Cast | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    failed: bool = False,
+    progress: bool | None = None,
+) -> Run:
+    """Finish a run that was killed or stopped: it ends with the episodes of one that never was.
+
+    Args:
+        stored: the run. One that is finished is left as it is.
+        topology: like env, cast and settings: what was given ready-made in Python, given again.
+        env: see above.
+        cast: see above.
+        settings: see above; of these alone that were no plain values.
+        failed: ask those episodes again, too, that are stored as failed. The failures are kept beside.
+        progress: as in `run`.
+
+    Raises:
+        ConfigError: another process plays it; something has to be given again, or is not what it was.
+        EngineError, StoreError: as in `run`.
+    """
+    if (stored.path / RESULT).is_file() and not (failed and stored.summary().failed):
+        return stored
+    given = {"topology": topology, "env": env, "cast": cast, "settings": settings}
+    with gone_on_with(stored.path):
+        plan = make_plan(**arguments_again(stored.config, given, stored.name))
+        require_same(plan.config, stored.config, stored.name)
+        in_event_loop(lambda: execute(plan, stored.path, progress, failed))
+    return stored
+
+
+def _stamped(plan: Plan) -> dict[str, Any]:
+    return {**plan.config, "created": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
@@ -81,57 +136,21 @@ def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
     Raises:
         ConfigError: a name that is taken or no file name, a folder that cannot be written.
     """
-    directory = claim_folder(root, name, f"{plan.topology.name.replace(':', '.')}-{plan.env.name}")
-    config = {**plan.config, "created": datetime.now(UTC).isoformat(timespec="seconds")}
-    with _said_plainly(root):
-        (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return directory
+    generic = f"{plan.topology.name.replace(':', '.')}-{plan.env.name}"
+    with claimed(root, name, generic, CONFIG, _stamped(plan)) as directory:
+        return directory
 
 
-def claim_folder(root: Path, name: str | None, generic: str) -> Path:
-    """Make a folder of runs: `name`, or without one `generic` with the time.
-
-    Raises:
-        ConfigError: a name that is taken or no file name, a folder that cannot be written.
-    """
-    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
-        raise ConfigError(
-            f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
-        )
-    with _said_plainly(root):
-        root.mkdir(parents=True, exist_ok=True)
-        if name is None:
-            return _new_directory(root, f"{generic}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-        try:
-            (root / name).mkdir()
-        except FileExistsError:
-            taken = f"run {name!r} is already in {root}/; choose another --name or remove {root / name}"
-            raise ConfigError(taken) from None
-    return root / name
-
-
-@contextlib.contextmanager
-def _said_plainly(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"cannot write the run to {root}: {error.strerror}; choose a folder with --runs") from None
-
-
-def _new_directory(root: Path, name: str) -> Path:
-    """Make `name`, or `name-2`, …: runs that start in one second each get their own."""
-    for candidate in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            (root / candidate).mkdir()
-            return root / candidate
-    raise AssertionError("unreachable: the names do not end")
-
-
-async def execute(plan: Plan, directory: Path, progress: bool | None = None) -> Run:
-    """Play every episode of a plan into its directory."""
-    async with opened(plan, directory) as (company, writer):
-        with Progress(plan.topology.name, plan.episodes, progress) as shown:
-            await play_all(plan, company, writer, shown, asyncio.Semaphore(plan.concurrency))
+async def execute(plan: Plan, directory: Path, progress: bool | None = None, failed: bool = False) -> Run:
+    """Play every episode of a plan that its directory does not hold yet; with `failed`, those that failed again."""
+    async with _writing(plan, directory, failed) as writer:
+        if len(writer.stored) < plan.episodes:
+            company = open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address)
+            async with company as opened, _timed(plan, directory, writer):
+                with Progress(plan.topology.name, plan.episodes, progress) as shown:
+                    await play_all(plan, opened, writer, shown, asyncio.Semaphore(plan.concurrency))
+        else:
+            _mark(plan, directory, writer, None)
     return Run(directory)
 
 
@@ -157,17 +176,42 @@ def kept_if_played(directory: Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def recording(plan: Plan, directory: Path) -> AsyncIterator[StoreWriter]:
+async def recording(plan: Plan, directory: Path, failed: bool = False) -> AsyncIterator[StoreWriter]:
     """The store of a plan's episodes, and what its graph needs, for as long as it is played."""
-    writer = StoreWriter(directory)
+    async with _writing(plan, directory, failed) as writer, _timed(plan, directory, writer):
+        yield writer
+
+
+@contextlib.asynccontextmanager
+async def _writing(plan: Plan, directory: Path, failed: bool) -> AsyncIterator[StoreWriter]:
+    writer = StoreWriter(directory, failed)
     try:
-        async with plan.topology.opened():
-            started = time.monotonic()
-            yield writer
-            seconds = time.monotonic() - started
+        for position, task, sample in plan.jobs() if writer.stored else ():
+            if writer.stored.get(position, (task.id, sample)) != (task.id, sample):
+                found = f"{clip(writer.stored[position][0])}, and is now {clip(task.id)}"
+                raise ConfigError(
+                    f"run {directory.name} cannot be gone on with: the task of episode {position + 1} was {found}; "
+                    "bring back the tasks that it was played on, or play it anew under another name"
+                )
+        yield writer
     finally:
         await asyncio.to_thread(writer.close)
-    (directory / RESULT).write_text(json.dumps({"seconds": round(seconds, 3)}) + "\n", encoding="utf-8")
+
+
+@contextlib.asynccontextmanager
+async def _timed(plan: Plan, directory: Path, writer: StoreWriter) -> AsyncIterator[None]:
+    async with plan.topology.opened():
+        started = time.monotonic()
+        yield
+        seconds = time.monotonic() - started
+    _mark(plan, directory, writer, seconds)
+
+
+def _mark(plan: Plan, directory: Path, writer: StoreWriter, seconds: float | None) -> None:
+    """Say that a run is whole. How long one took that was killed in between is not known."""
+    if len(writer.stored) < plan.episodes or not (directory / RESULT).is_file():
+        taken = None if seconds is None or writer.stored else round(seconds, 3)
+        write_whole(directory / RESULT, {"seconds": taken})
 
 
 async def play_all(
@@ -178,7 +222,7 @@ async def play_all(
     gate: asyncio.Semaphore,
     begun: Callable[[], None] = lambda: None,
 ) -> None:
-    """Play every episode of a plan, and return when all are stored.
+    """Play every episode of a plan that is not stored yet, and return when all are.
 
     Args:
         plan: what is played.
@@ -196,8 +240,11 @@ async def play_all(
         finally:
             gate.release()
 
+    shown.stored(len(writer.stored))
     async with asyncio.TaskGroup() as group:
         for position, task, sample in plan.jobs():
+            if position in writer.stored:
+                continue
             await gate.acquire()
             group.create_task(one(position, task, sample))
         begun()
@@ -207,7 +254,7 @@ async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode
     """Store an episode; one that is no JSON, as a failed one without its contents. Returns what was stored."""
     try:
         await writer.append(position, episode)
-    except (OSError, sqlite3.Error):
+    except (StoreError, sqlite3.Error):
         raise
     except Exception as error:  # noqa: BLE001 - what a graph or a parser of the user's made is no JSON
         episode = _without_contents(episode, f"cannot be stored: {type(error).__name__}: {error}")
@@ -229,7 +276,26 @@ def _without_contents(episode: Episode, failure: str) -> Episode:
 
 
 def in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
-    """Run a coroutine to its end; from a notebook, whose thread has a loop already, on a thread of its own."""
+    """Run a coroutine to its end; from a notebook, whose thread has a loop already, on a thread of its own.
+
+    Of several errors at once the first is raised in place of their group.
+    """
+    with _alone():
+        return _in_event_loop(start)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+def _in_event_loop(start: Callable[[], Awaitable[_Value]]) -> _Value:
     started: list[Any] = []
 
     async def main() -> _Value:

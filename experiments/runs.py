@@ -23,6 +23,8 @@ CONFIG = "config.json"
 RESULT = "result.json"
 SWEEP = "sweep.json"
 """In a folder of runs: what they came to together; see experiments.sweeps."""
+ASKED = "asked.json"
+"""In a folder of runs: what was asked for, of a sweep."""
 TRAINING = "training.json"
 """In a folder of runs: what is trained by them; see experiments.training.training."""
 
@@ -56,7 +58,7 @@ class Summary(BaseModel):
     calls: int
     tokens: Tokens
     seconds: float | None
-    """Of the run, from the first request to the last episode; None when it was cut short."""
+    """Of the run, from the first request to the last episode; None when it was cut short, also if it was resumed."""
     stop_reasons: dict[str, int]
     digest: str
 
@@ -90,7 +92,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Of the run, from the first request to the last episode; None when it was cut short."""
+        """From the first request to the last episode; None when the run was cut short, also if it was resumed."""
         result = self.path / RESULT
         return json.loads(result.read_text())["seconds"] if result.is_file() else None
 

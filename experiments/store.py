@@ -1,8 +1,11 @@
 """The trace store of a run: one SQLite file in WAL mode, append-only.
 
-An episode is acknowledged when its transaction is on disk; episodes that end together share one. Token ids and
-log-probabilities are stored once, as binary columns; the rest of a turn as JSON. Readers page through the file, also
-while the run is going on.
+An episode is acknowledged when its transaction is on disk (WAL, synchronous=FULL: the log is fsynced before `append`
+returns); episodes that end together share one. So what was acknowledged outlives the process that is killed, and a
+power cut on a disk that keeps what it was told to sync. Token ids and log-probabilities are stored once, as binary
+columns; the rest of a turn as JSON. Readers page through the file, also while the run is going on.
+
+One thing alone takes the place of another: an episode that failed can be asked again, and the failure is kept beside.
 """
 
 import asyncio
@@ -23,7 +26,8 @@ from graphs.turns import Episode, Turn
 FORMAT = 1
 FILE = "episodes.db"
 PAGE = 100
-_SCHEMA = """
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE format (version INTEGER NOT NULL);
 CREATE TABLE episodes (
     position INTEGER PRIMARY KEY,          -- in the run's order of tasks and samples
@@ -44,27 +48,54 @@ CREATE TABLE turns (
     logprobs BLOB NOT NULL,                -- float64, nats
     PRIMARY KEY (episode, place)
 ) WITHOUT ROWID;
-CREATE TRIGGER episodes_are_kept BEFORE DELETE ON episodes BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+CREATE TABLE failed_before (               -- episodes that failed and were asked again since
+    position INTEGER NOT NULL, failure TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE TRIGGER episodes_are_kept BEFORE DELETE ON episodes WHEN OLD.status != 'failed'
+    BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
 CREATE TRIGGER episodes_stay BEFORE UPDATE ON episodes BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
-CREATE TRIGGER turns_are_kept BEFORE DELETE ON turns BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+CREATE TRIGGER turns_are_kept BEFORE DELETE ON turns
+    WHEN (SELECT status FROM episodes WHERE position = OLD.episode) != 'failed'
+    BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
 CREATE TRIGGER turns_stay BEFORE UPDATE ON turns BEGIN SELECT RAISE(ABORT, 'the store is append-only'); END;
+INSERT INTO format VALUES ({FORMAT});
+COMMIT;
 """
 _ARRAYS = {"prompt_ids": "i", "token_ids": "i", "logprobs": "d"}
+
+
+class StoreError(OSError):
+    """An episode could not be written: a disk that is full or broken. Nothing of it is kept; the run has to stop."""
 
 
 class StoreWriter:
     """Appends episodes from one thread; `append` returns when the episode is on disk."""
 
-    def __init__(self, directory: Path):
-        """Create the store in a directory that has none."""
+    def __init__(self, directory: Path, failed: bool = False):
+        """Create the store in a directory, or go on with the one that is there.
+
+        Args:
+            directory: of the run.
+            failed: those that are stored as failed are to be asked again: they are not among `stored`.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         self._inbox: queue.SimpleQueue[tuple[int, Episode, asyncio.Future[None], asyncio.AbstractEventLoop] | None]
         self._inbox = queue.SimpleQueue()
         self._path = directory / FILE
-        with closing(sqlite3.connect(self._path)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
-            connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
-            connection.commit()
+        try:
+            with closing(sqlite3.connect(self._path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    connection.executescript(_SCHEMA)
+                rows = connection.execute("SELECT position, task, sample, status FROM episodes").fetchall()
+        except sqlite3.OperationalError as error:
+            raise _cannot_write(self._path, error) from None
+        self._again = {position for position, _, _, status in rows if failed and status == "failed"}
+        self.stored = {position: (task, sample) for position, task, sample, _ in rows if position not in self._again}
+        """Position -> task and sample of the episodes that were stored before, and are not to be played."""
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._thread.start()
 
@@ -72,7 +103,8 @@ class StoreWriter:
         """Store an episode under its position in the run.
 
         Raises:
-            sqlite3.Error: it could not be written (disk full, or the position is taken): nothing of it is kept.
+            StoreError: it could not be written.
+            sqlite3.IntegrityError: the position is taken; nothing is changed.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -100,7 +132,11 @@ class StoreWriter:
         try:
             with connection:
                 for position, episode, _, _ in batch:
+                    if position in self._again:
+                        _set_aside(connection, position)
                     _insert(connection, position, episode)
+        except sqlite3.OperationalError as error:
+            problem = _cannot_write(self._path, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the acknowledgement gets the reason
             problem = error
         if problem is not None and len(batch) > 1:
@@ -203,6 +239,20 @@ def _acknowledge(done: "asyncio.Future[None]", problem: Exception | None) -> Non
         done.set_result(None)
     else:
         done.set_exception(problem)
+
+
+def _cannot_write(path: Path, error: sqlite3.Error) -> StoreError:
+    return StoreError(f"{path} cannot be written: {error}; look at the disk, and how much room it has")
+
+
+def _set_aside(connection: sqlite3.Connection, position: int) -> None:
+    """Make room for an episode that was asked again."""
+    connection.execute(
+        "INSERT INTO failed_before SELECT position, failure, body FROM episodes WHERE position = ?", (position,)
+    )
+    # The turns first: what may go is told by their episode.
+    connection.execute("DELETE FROM turns WHERE episode = ?", (position,))
+    connection.execute("DELETE FROM episodes WHERE position = ?", (position,))
 
 
 def _insert(connection: sqlite3.Connection, position: int, episode: Episode) -> None:

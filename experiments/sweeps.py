@@ -6,8 +6,10 @@ its pools, and an arm begins when the one before it has no more episodes to begi
 """
 
 import asyncio
+import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,19 +19,20 @@ from agents.company import Backend, Company, open_companies
 from agents.serving import SCOPES
 from envs.errors import ConfigError, clip
 from envs.types import Env, Split
+from experiments.arguments import arguments_again, require_same, store_arguments
 from experiments.budget import RULER
+from experiments.folder import claimed, gone_on_with, replace_whole
 from experiments.plan import CONCURRENCY, Plan, find_topology, make_plan
 from experiments.plot import save_plot
 from experiments.progress import Progress
 from experiments.runner import (
     claim_directory,
-    claim_folder,
     in_event_loop,
     kept_if_played,
     play_all,
     recording,
 )
-from experiments.runs import RUNS, SWEEP, Run
+from experiments.runs import ASKED, CONFIG, RUNS, SWEEP, Run
 from experiments.sweep_table import Arm, Entry, SweepTable, tabulate
 from graphs.topology import fit
 
@@ -90,6 +93,52 @@ def sweep(
         ConfigError: an argument that cannot be used; nothing has been loaded or written then.
         EngineError: a model could not be loaded.
     """
+    arguments = {key: value for key, value in locals().items() if key not in ("name", "root", "progress")}
+    arms, rulers = _checked(**arguments)
+    with claimed(Path(root), name, "sweep", ASKED, store_arguments(arguments)) as directory:
+        try:
+            return in_event_loop(lambda: _play(arms, rulers, directory, progress))
+        finally:
+            if not any(path.is_dir() for path in directory.iterdir()):
+                shutil.rmtree(directory)
+
+
+def resume_sweep(path: Path, *, env: Env | None = None, failed: bool = False, progress: bool | None = None) -> Sweep:
+    """Finish a sweep that was killed or stopped.
+
+    Args:
+        path: of its folder.
+        env: what it was given ready-made, given again.
+        failed: ask the episodes that failed again, too.
+        progress: as in `sweep`.
+
+    Raises:
+        ConfigError: another process plays it; something has to be given again, or is not what it was.
+        EngineError, StoreError: as in `experiments.run`.
+    """
+    if (path / SWEEP).is_file() and not failed:
+        return Sweep(path)
+    with gone_on_with(path):
+        asked = json.loads((path / ASKED).read_text(encoding="utf-8"))
+        arms, rulers = _checked(**arguments_again(asked, {"env": env}, path.name))
+        return in_event_loop(lambda: _play(arms, rulers, path, progress, failed))
+
+
+def _checked(
+    topologies: Sequence[str],
+    env: str | Env,
+    models: Sequence[str],
+    tasks: int | None,
+    samples: int,
+    seeds: Sequence[int],
+    split: Split,
+    calls: int | None,
+    concurrency: int,
+    settings: Mapping[str, Any] | None,
+    backend: Backend,
+    address: str | None,
+) -> tuple[dict[Arm, Plan], dict[Arm, Plan]]:
+    """See `sweep` and `_planned`."""
     shared = dict(settings or {})
     for key in shared:
         if key.partition(".")[0] not in ("env", *SCOPES):
@@ -103,13 +152,7 @@ def sweep(
         given = {**shared, **own}
         return make_plan(topology, env, model, tasks, samples, seed, split, concurrency, given, backend, address)
 
-    arms, rulers = _planned(topologies, models, seeds, calls, planned)
-    directory = claim_folder(Path(root), name, "sweep")
-    try:
-        return in_event_loop(lambda: _play(arms, rulers, directory, progress))
-    finally:
-        if not any(directory.iterdir()):
-            directory.rmdir()
+    return _planned(topologies, models, seeds, calls, planned)
 
 
 def _planned(
@@ -139,22 +182,25 @@ def _planned(
     return arms, rulers
 
 
-async def _play(arms: dict[Arm, Plan], rulers: dict[Arm, Plan], directory: Path, progress: bool | None) -> Sweep:
+async def _play(
+    arms: dict[Arm, Plan], rulers: dict[Arm, Plan], directory: Path, progress: bool | None, failed: bool = False
+) -> Sweep:
     for model in dict.fromkeys(arm.model for arm in arms):
         own = {arm: plan for arm, plan in arms.items() if arm.model == model}
         measuring = {arm: plan for arm, plan in rulers.items() if arm.model == model}
         casts = [(plan.cast, plan.roles) for plan in (*own.values(), *measuring.values())]
         first = next(iter(own.values()))
         async with open_companies(casts, first.backend, first.serving, first.address) as companies:
-            await _play_arms(own, companies[: len(own)], directory, progress)
+            await _play_arms(own, companies[: len(own)], directory, progress, failed)
             needed = _samples_needed([Run(directory / arm.run) for arm in own])
             sized = {arm: _with_samples(plan, needed) for arm, plan in measuring.items()}
-            await _play_arms(sized, companies[len(own) :], directory, progress)
+            _drop_of_other_sizes(sized, directory)
+            await _play_arms(sized, companies[len(own) :], directory, progress, failed)
     return await _tabulated(list(arms), list(rulers), next(iter(arms.values())).env, directory)
 
 
 async def _play_arms(
-    arms: Mapping[Arm, Plan], companies: Sequence[Company], directory: Path, progress: bool | None
+    arms: Mapping[Arm, Plan], companies: Sequence[Company], directory: Path, progress: bool | None, failed: bool
 ) -> None:
     first = next(iter(arms.values()))
     gate = asyncio.Semaphore(first.concurrency)
@@ -163,7 +209,7 @@ async def _play_arms(
         async with asyncio.TaskGroup() as group:
             for (arm, plan), company in zip(arms.items(), companies, strict=True):
                 begun = asyncio.Event()
-                group.create_task(_play_arm(plan, company, directory, arm.run, shown, gate, begun))
+                group.create_task(_play_arm(plan, company, directory, arm.run, shown, gate, begun, failed))
                 await begun.wait()
 
 
@@ -175,10 +221,15 @@ async def _play_arm(
     shown: Progress,
     gate: asyncio.Semaphore,
     begun: asyncio.Event,
+    failed: bool,
 ) -> None:
-    folder = claim_directory(plan, name, directory)
+    folder = directory / name
+    if (folder / CONFIG).is_file():
+        require_same(plan.config, Run(folder).config, f"{directory.name}/{name}")
+    else:
+        claim_directory(plan, name, directory)
     with kept_if_played(folder):
-        async with recording(plan, folder) as writer:
+        async with recording(plan, folder, failed) as writer:
             await play_all(plan, company, writer, shown, gate, begun.set)
 
 
@@ -201,10 +252,19 @@ def _with_samples(plan: Plan, samples: int) -> Plan:
     return replace(plan, topology=topology, config=config)
 
 
+def _drop_of_other_sizes(rulers: Mapping[Arm, Plan], directory: Path) -> None:
+    """Remove self-consistency with fewer or more samples: what it is to measure has been asked again since."""
+    for arm, plan in rulers.items():
+        folder = directory / arm.run
+        if (folder / CONFIG).is_file() and Run(folder).config["topology"] != plan.config["topology"]:
+            shutil.rmtree(folder)
+
+
 async def _tabulated(arms: Sequence[Arm], rulers: Sequence[Arm], env: Env, directory: Path) -> Sweep:
     table = await tabulate(arms, rulers, directory, env)
-    (directory / SWEEP).write_text(table.model_dump_json(indent=2) + "\n", encoding="utf-8")
     save_plot(table, directory / "sweep.png")
+    # The last: it says that the sweep is whole.
+    replace_whole(directory / SWEEP, table.model_dump_json(indent=2) + "\n")
     return Sweep(directory)
 
 

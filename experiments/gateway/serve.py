@@ -13,6 +13,7 @@ from typing import Any
 from agents.company import Backend
 from envs.errors import ConfigError, clip
 from envs.types import Split
+from experiments.folder import held
 from experiments.gateway.app import make_app
 from experiments.gateway.episodes import Gateway
 from experiments.gateway.guard import is_loopback
@@ -88,7 +89,8 @@ def serve_run(
         where = {"url": gateway.url, "base_url": f"{gateway.url}/v1", "run": directory.name, "roles": list(named)}
         announce({**where, "episodes": plan.episodes, "token": token is not None}, token if is_made else None)
 
-    received = in_event_loop(lambda: serve(plan, directory, at, token, idle_s, up))
+    with held(directory):
+        received = in_event_loop(lambda: serve(plan, directory, at, token, idle_s, up))
     return directory, received is signal.SIGINT
 
 

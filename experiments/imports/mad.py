@@ -25,8 +25,8 @@ from agents.results import ParseFailure, Statement
 from agents.types import Message
 from envs.errors import ConfigError, clip
 from envs.types import Task, Verdict
+from experiments.folder import claim_folder
 from experiments.plan import versions
-from experiments.runner import claim_folder
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import PAGE, StoreWriter
 from graphs.mad import AFFIRMATIVE, EXTRACTED, JUDGE, MODERATOR, NEGATIVE

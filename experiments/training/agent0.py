@@ -15,7 +15,6 @@ taken, of its two forms of reward the paper's. Its groups are advantages over tu
 get the attempt's reward.
 """
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from experiments import stats
 from experiments.clusters import shares
 from experiments.credit import Credit, Rewards
 from experiments.pseudo_labels import Filter, parse_band
+from experiments.runner import in_event_loop
 from experiments.runs import Run
 from experiments.training.pool import Census, question_of, write_pool
 from experiments.training.proposing import ProposerSettings, composite, make_proposer_settings
@@ -187,7 +187,7 @@ class _Course:
         wanted = Filter(parse_band(self.schedule.band), own_answer_counts(self.schedule))
         held_out = {task.question for task in self.stages.plan.curriculum.test}
         source = {"iteration": number, "solver": str(self.weights.get(EXECUTOR, "")), **proposer}
-        census = asyncio.run(write_pool(posed, file, wanted, plan.env, held_out, source))
+        census = in_event_loop(lambda: write_pool(posed, file, wanted, plan.env, held_out, source))
         if not census.kept:
             raise NothingToLearnError(
                 f"{folder}: expected questions worth learning from, kept none of {len(census.texts)} "

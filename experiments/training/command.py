@@ -1,4 +1,4 @@
-"""The verbs `train` and `resume` of the command."""
+"""The verb `train` of the command."""
 
 from pathlib import Path
 from typing import Any
@@ -65,28 +65,19 @@ def train(as_json: bool, root: Path, iterations: int | None, **options: Any) -> 
     settings = options.pop("settings")
     if iterations is not None:
         settings = {**settings, "iterations": iterations}
-    training = start(cast=options.pop("model"), root=root, settings=settings, told=_tell, **options)
-    _print(training, as_json)
+    training = start(cast=options.pop("model"), root=root, settings=settings, told=tell, **options)
+    print_training(training, as_json)
 
 
-@click.command(epilog=example("palaestra resume first"))
-@click.argument("run")
-@RUNS
-@JSON
-def resume(as_json: bool, root: Path, run: str) -> None:
-    """Finish a training RUN that was killed or stopped: it ends as if it never had been."""
-    from experiments.training.run import resume as go_on
-
-    _print(go_on(run, root, told=_tell), as_json)
-
-
-def _tell(line: dict[str, Any]) -> None:
+def tell(line: dict[str, Any]) -> None:
+    """Say a line of metrics on stderr."""
     from experiments.training.show import spoken
 
     click.echo(spoken(line), err=True)
 
 
-def _print(training: Any, as_json: bool) -> None:
+def print_training(training: Any, as_json: bool) -> None:
+    """Print what came of a training that is finished."""
     from dataclasses import asdict
 
     from experiments.training.report import gain

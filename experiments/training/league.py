@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from envs.errors import ConfigError
-from experiments.training.training import write_whole
+from experiments.folder import write_whole
 
 FILE = "league.json"
 

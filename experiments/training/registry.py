@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.probe import Probe
 from envs.errors import ConfigError, clip, nearest
-from experiments.training.training import write_whole
+from experiments.folder import write_whole
 
 FILE = "registry.json"
 ADAPTER = "adapter_config.json"

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from agents.types import EngineError, seed_of
 from envs.errors import ConfigError
 from envs.types import Env
 from experiments.credit import Credit
-from experiments.runner import claim_folder, in_event_loop
+from experiments.folder import claimed, gone_on_with
+from experiments.runner import in_event_loop
 from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
 from experiments.training.asked import Asked
@@ -82,10 +83,10 @@ def train(
     if plan.recipe.conduct:
         plan.recipe.conduct.check(asked)
     _sources(plan, Path(root))
-    folder = claim_folder(Path(root), name, f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}")
-    training = Training(folder)
-    training.begin({**plan.config, **asked.stored(), "track": list(track)})
-    return _go_on(asked, plan, training, Path(root), track, told)
+    generic = f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}"
+    config = {**plan.config, **asked.stored(), "track": list(track)}
+    with claimed(Path(root), name, generic, TRAINING, config) as folder:
+        return _go_on(asked, plan, Training(folder), Path(root), track, told)
 
 
 def resume(
@@ -127,7 +128,8 @@ def resume(
     for what in ("versions", "templates"):
         if plan.config[what] != config[what]:
             logger.warning("%s have changed since run %s began; it may go on otherwise than it would have", what, name)
-    return _go_on(asked, plan, training, Path(root), config["track"], told)
+    with gone_on_with(training.path):
+        return _go_on(asked, plan, training, Path(root), config["track"], told)
 
 
 def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | None]:
@@ -201,8 +203,7 @@ def _go_on(
             training.begin({**training.config, "policies": plan.config["policies"]})
             taught = _taught(last, recipe) if plan.schedule.mix_first else None
         registry = _brought_back(plan, training)
-        with _alone():
-            in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
+        in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
     except TrainingError:
         raise
     except (ConfigError, EngineError, SampleError, TrainerError) as error:
@@ -233,18 +234,6 @@ def _brought_back(plan: TrainingPlan, training: Training) -> Registry:
     registry = Registry.open(training.path / "policies")
     registry.forget(updates or -1)
     return registry
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Raise the first of several errors in place of their group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 async def _run(

@@ -4,15 +4,14 @@ A stage that is finished is left as it is; one that was cut short is gone on wit
 remember nothing: called again, he comes to where the run was stopped.
 """
 
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from envs.types import Env, Split
-from experiments.runner import run
-from experiments.runs import RESULT, TRAINING, Run
+from experiments.runner import resume_run, run
+from experiments.runs import CONFIG, TRAINING, Run
 from experiments.training.asked import Asked
 from experiments.training.setup import TrainingPlan
 from experiments.training.training import Line, Training
@@ -87,8 +86,9 @@ class Stages:
         `settings` go before the training's own, of which those of the scopes `without` are left out.
         """
         path = self.training.path / folder
-        if not (path / RESULT).is_file():
-            shutil.rmtree(path, ignore_errors=True)
+        if (path / CONFIG).is_file():
+            resume_run(Run(path), env=None if isinstance(env, str) else env)
+        else:
             run(
                 topology, env, self.asked.cast, tasks=tasks, samples=samples, seed=seed, split=split,
                 settings={**self.asked.played(without), **settings},

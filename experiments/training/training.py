@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, nearest
+from experiments.folder import replace_whole, write_whole
 from experiments.runs import RUNS, TRAINING, Run
 
 METRICS = "metrics.jsonl"
@@ -87,7 +88,7 @@ class Training:
     def keep(self, wanted: Callable[[Line], bool]) -> None:
         """Drop the lines that are not wanted, and one that was cut short."""
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines() if wanted(line))
-        _replace(self.path / METRICS, text)
+        replace_whole(self.path / METRICS, text)
 
     def state(self, updates: int) -> Path:
         """The folder of the state after so many updates; `mark` says that it is whole."""
@@ -115,20 +116,6 @@ def list_trainings(root: Path = RUNS) -> list[Training]:
     """The training runs under a folder, newest first."""
     found = [Training(path.parent) for path in root.glob(f"*/{TRAINING}")]
     return sorted(found, key=lambda training: (training.path / TRAINING).stat().st_mtime, reverse=True)
-
-
-def write_whole(path: Path, value: Any) -> None:
-    """Write JSON in place of what was there: after a kill it is the old text or the new, never a part."""
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_lines(path: Path) -> list[Line]:

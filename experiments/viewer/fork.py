@@ -20,8 +20,10 @@ from agents.serving import SCOPES, Serving
 from agents.types import EngineError
 from envs.errors import ConfigError, clip, unknown
 from envs.types import Env
+from experiments.arguments import ARGUMENTS, READY_MADE
+from experiments.folder import claim_folder
 from experiments.plan import open_topology, reopen_env, versions
-from experiments.runner import claim_folder, in_event_loop, kept_if_played, store
+from experiments.runner import in_event_loop, kept_if_played, store
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import StoreWriter
 from experiments.viewer.keys import at, int_at, key_of, text_at
@@ -29,6 +31,9 @@ from experiments.viewer.replaying import Edit, Replaying
 from experiments.viewer.trained import trained_seats
 from graphs import Builder, Graph, Topology, play
 from graphs.turns import Episode, Turn
+
+NOT_OF_A_BRANCH = ("weights", "gaps", ARGUMENTS, READY_MADE)
+"""Of its run's configuration; nor is it gone on with: one episode is there or not."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ async def _play(branch: _Branch, parent: Run, directory: Path, origin: dict[str,
         raise EngineError(f"{branch.turn.id} was not asked again: {why}")
     seats = branch.cast.describe(_seats(branch))
     config = {
-        **{key: value for key, value in parent.config.items() if key not in ("weights", "gaps")},
+        **{key: value for key, value in parent.config.items() if key not in NOT_OF_A_BRANCH},
         **json.loads(json.dumps({"cast": seats, **asdict(branch.serving)}, default=str)),
         "tasks": 1,
         "samples": 1,

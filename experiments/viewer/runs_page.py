@@ -90,7 +90,8 @@ def _run_row(library: Library, path: Path, known: dict[str, Any]) -> RunRow:
     seconds = None
     if (path / RESULT).is_file():
         try:
-            seconds = float(at(read_json(path / RESULT), "seconds"))
+            taken = at(read_json(path / RESULT), "seconds")
+            seconds = None if taken is None else float(taken)
         except (ConfigError, TypeError, ValueError):
             problems.append(Problem(where=RESULT, what="does not say how long the run took"))
     tasks, samples = int_at(config, "tasks"), int_at(config, "samples")
