@@ -60,7 +60,7 @@ def make_pool(questions: int, answers: int, root: Path, kill_after: int) -> dict
             name=NAME, root=root, progress=False,
         )  # fmt: skip
     played = time.perf_counter()
-    census = in_event_loop(lambda: write_pool(posed, root / "pool.jsonl", Filter(), make_env("proposals")))
+    census = in_event_loop(lambda: write_pool(posed.episodes(), root / "pool.jsonl", Filter(), make_env("proposals")))
     ended = time.perf_counter()
     return {
         "questions": questions,

@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents.types import seed_of
 from envs.arithmetic import Arithmetic
+from envs.errors import ConfigError
+from envs.proposals import Proposals
+from envs.types import Split
 from experiments import stats
 from experiments.clusters import shares
 from experiments.credit import Credit, Rewards
@@ -33,18 +36,26 @@ from experiments.runner import in_event_loop
 from experiments.runs import Run
 from experiments.training.pool import Census, question_of, write_pool
 from experiments.training.proposing import ProposerSettings, composite, make_proposer_settings
-from experiments.training.recipe import Lesson, NothingToLearnError, policy_gradient
+from experiments.training.recipe import Lesson, NothingToLearnError, Teach, policy_gradient
 from experiments.training.registry import seat_settings
-from experiments.training.schedule import Schedule
+from experiments.training.schedule import KEYS, Schedule
+from experiments.training.soar import Students
 from experiments.training.training import Training, weights_of
 from graphs.pose import PROPOSER
 from graphs.turns import Episode
 
 if TYPE_CHECKING:
     from experiments.training.asked import Asked
+    from experiments.training.setup import TrainingPlan
     from experiments.training.stages import Stages
 
-EXECUTOR = "executor"
+EXECUTOR, GROUNDED = "executor", "grounded"
+OF_THE_WHOLE = (
+    *("iterations", "questions", "band", "reward", "tool_reward", "repetition", "own_answer"),
+    *("test_tasks", "test_samples", "test_split", "greedy", "concurrency"),
+    *("validation_tasks", "validation_samples"),
+)
+"""Keys of the schedule that are no stage's own."""
 OTHERS = {"curriculum": (EXECUTOR,), "executor": ("env", PROPOSER)}
 """Stage -> scopes of settings that it has no use for."""
 FIRST, LAST = "first", "last"
@@ -73,6 +84,7 @@ def proposer_rewards(episodes: Iterable[Episode], schedule: Schedule) -> dict[tu
 
 
 def reward_settings(schedule: Schedule) -> ProposerSettings:
+    """Of the forms that are made of votes and programs."""
     changes = {"tool": schedule.tool_reward, "repetition": schedule.repetition}
     return make_proposer_settings(schedule.reward, {key: value for key, value in changes.items() if value is not None})
 
@@ -87,15 +99,33 @@ class CoEvolution:
 
     def check(self, asked: "Asked") -> None:
         plan = asked.plan()
+        _check_own(asked, plan)
         parse_band(plan.schedule.band)
-        reward_settings(plan.schedule)
+        if plan.schedule.reward != GROUNDED:
+            reward_settings(plan.schedule)
         stages = plan.recipe.stages
         asked.stage("curriculum", stages["curriculum"], {}, OTHERS["curriculum"]).plan()
         # What it learns from is not there yet.
-        asked.stage("executor", stages["executor"], {"env": Arithmetic()}, OTHERS["executor"]).plan()
+        for name in ("executor", "student"):
+            asked.stage(name, stages[name], {"env": Arithmetic()}, OTHERS["executor"]).plan()
 
     def run(self, stages: "Stages") -> None:
         _Course(stages).run()
+
+
+def _check_own(asked: "Asked", plan: "TrainingPlan") -> None:
+    """Nothing may be set of the whole that a stage alone can do. Raises ConfigError."""
+    if plan.plan.topology.name != plan.recipe.topology:
+        raise ConfigError(
+            f"recipe {plan.recipe.name}: expected topology {plan.recipe.topology}, which its rewards read, found "
+            f"{plan.plan.topology.name}; leave the topology out"
+        )
+    for key in asked.settings:
+        scope = key.partition(".")[0]
+        if (key in KEYS and key not in OF_THE_WHOLE) or scope in ("trainer", "loss"):
+            raise ConfigError(
+                f"recipe {plan.recipe.name}: {key} is a stage's own; set curriculum.{key} or executor.{key}"
+            )
 
 
 @dataclass
@@ -105,6 +135,8 @@ class _Course:
     stages: "Stages"
     weights: dict[str, Path] = field(default_factory=dict)
     """Policy -> its newest; the model itself while there are none."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of these."""
     fixed: Path | None = None
     """The solver's after the first iteration."""
     begun: float = field(default_factory=time.monotonic)
@@ -132,6 +164,7 @@ class _Course:
                 "updates": self.schedule.iterations,
                 "reason": "all iterations",
                 "best": self.schedule.iterations,
+                "versions": self.versions,
                 "weights": paths,
                 "seconds": {"since_resumed" if done else "all": round(time.monotonic() - self.begun, 3)},
             }
@@ -141,12 +174,12 @@ class _Course:
         """Go through an iteration; of one that is recorded already only its weights are of interest."""
         started = time.monotonic()
         frozen = self._seat(self.weights.get(EXECUTOR))
-        curriculum = self._learned("curriculum", number, frozen)
+        curriculum = self._learned("curriculum", number, {**frozen, **self._grouped()}, self._students(number))
         file = self.stages.training.path / "pool" / f"{number:04d}.jsonl"
         census = self._pool(number, file, frozen)
         # A frontier of few questions is played all the same.
         tasks = min(census.kept, self.stages.setting("executor", "tasks"))
-        executor = self._learned("executor", number, {"env": "pool", "env.path": str(file), "tasks": tasks})
+        executor = self._learned("executor", number, {"env": "pool", **self._rows(file), "tasks": tasks})
         self.fixed = self.fixed or self.weights[EXECUTOR]
         if not is_new:
             return
@@ -168,12 +201,18 @@ class _Course:
         )
         self.stages.training.mark(number)
 
-    def _learned(self, stage: str, number: int, changes: Mapping[str, Any]) -> Training:
+    def _learned(self, stage: str, number: int, changes: Mapping[str, Any], teach: Teach | None = None) -> Training:
         folder = f"{stage}/{number:04d}"
         seed = seed_of(self.stages.plan.plan.seed, folder)
-        training = self.stages.train(stage, folder, self.weights, changes, seed, OTHERS[stage])
+        training = self.stages.train(stage, folder, self.weights, changes, seed, OTHERS[stage], teach)
         self.weights |= weights_of(training)
+        self.versions |= training.lines("end")[0]["versions"]
         return training
+
+    def _rows(self, file: Path) -> dict[str, str]:
+        """Settings of the env `pool`."""
+        is_arithmetic = isinstance(self.stages.plan.plan.env, Proposals)
+        return {"env.path": str(file), "env.like": "arithmetic" if is_arithmetic else "dataset"}
 
     def _pool(self, number: int, file: Path, frozen: Mapping[str, str]) -> Census:
         """Pose and label the pool of an iteration. Raises NothingToLearnError: too few are worth learning from."""
@@ -184,10 +223,9 @@ class _Course:
             folder, "pose", self.stages.asked.env or self.stages.plan.recipe.env, tasks=self.schedule.questions,
             seed=seed_of(plan.seed, folder), split="train", settings=settings,
         )  # fmt: skip
-        wanted = Filter(parse_band(self.schedule.band), own_answer_counts(self.schedule))
         held_out = {task.question for task in self.stages.plan.curriculum.test}
-        source = {"iteration": number, "solver": str(self.weights.get(EXECUTOR, "")), **proposer}
-        census = in_event_loop(lambda: write_pool(posed, file, wanted, plan.env, held_out, source))
+        source = {"iteration": number, "versions": dict(self.versions)}
+        census = in_event_loop(lambda: write_pool(posed.episodes(), file, self._wanted, plan.env, held_out, source))
         if not census.kept:
             raise NothingToLearnError(
                 f"{folder}: expected questions worth learning from, kept none of {len(census.texts)} "
@@ -196,11 +234,34 @@ class _Course:
             )
         return census
 
+    @property
+    def _wanted(self) -> Filter:
+        return Filter(parse_band(self.schedule.band), own_answer_counts(self.schedule))
+
+    def _students(self, number: int) -> Teach | None:
+        """Who says what proposals are worth, where they are to be grounded."""
+        if self.schedule.reward != GROUNDED:
+            return None
+        folder, start, env = f"students/{number:04d}", self.weights.get(EXECUTOR), self.stages.plan.plan.env
+        others = OTHERS["executor"]
+        return Students(
+            self.stages, folder, start, self._wanted, env, others, self._rows, self._validation_accuracy
+        ).teach
+
+    def _grouped(self) -> dict[str, str]:
+        """All proposals of a data set have one grounded reward: what counts is how data sets differ."""
+        return {"group": "role"} if self.schedule.reward == GROUNDED else {}
+
+    def _validation_accuracy(self, folder: str, weights: Path | None) -> float | None:
+        schedule = self.schedule
+        run = self._exam(folder, weights, schedule.validation_tasks, schedule.validation_samples, "validation", {})
+        return stats.mean_score(run.scores())
+
     def _audited(self, number: int, file: Path) -> dict[str, float | None]:
         """How the solver of the first iteration fares on a pool: how often it says what the label is, and with how many
         programs."""
         exam = self.stages.plan.exam
-        settings = {**(exam.topology.settings or {}), **self._seat(self.fixed), "env.path": str(file)}
+        settings = {**(exam.topology.settings or {}), **self._seat(self.fixed), **self._rows(file)}
         run = self.stages.play(
             f"fixed/{number:04d}", exam.topology.name, "pool", samples=self.schedule.test_samples, seed=exam.seed,
             split="train", settings=settings, without=OTHERS["executor"],
@@ -213,7 +274,7 @@ class _Course:
         if not (tasks := self.schedule.test_tasks):
             return
         started = time.monotonic()
-        warm = self._exam(name, self.schedule.test_samples, {})
+        warm = self._tested(name, self.schedule.test_samples, {})
         summary, scores = warm.summary(), warm.scores()
         versus = stats.compare(scores, Run(warm.path.with_name(FIRST)).scores()) if number else None
         line = {
@@ -229,19 +290,25 @@ class _Course:
             "failed": summary.failed,
         }
         if self.schedule.greedy:
-            cold = self._exam(f"{name}-greedy", 1, {f"{self.solver}.temperature": 0.0}).summary()
+            cold = self._tested(f"{name}-greedy", 1, {f"{self.solver}.temperature": 0.0}).summary()
             line |= {"greedy": cold.accuracy, "greedy_ci95": cold.ci95}
         self.stages.record(line | {"seconds": {"all": round(time.monotonic() - started, 3)}})
 
-    def _exam(self, name: str, samples: int, changes: Mapping[str, Any]) -> Run:
+    def _tested(self, name: str, samples: int, changes: Mapping[str, Any]) -> Run:
+        weights, tasks = self.weights.get(EXECUTOR), self.schedule.test_tasks
+        return self._exam(f"test/{name}", weights, tasks, samples, self.schedule.test_split, changes)
+
+    def _exam(
+        self, folder: str, weights: Path | None, tasks: int, samples: int, split: Split, changes: Mapping[str, Any]
+    ) -> Run:
+        """A solver on labelled tasks, with the same draws every time."""
         exam = self.stages.plan.exam
         env = exam.config["env"]
         own = {f"env.{key}": value for key, value in env["settings"].items()} if env["opened_as"] else {}
-        settings = {**(exam.topology.settings or {}), **self._seat(self.weights.get(EXECUTOR)), **own, **changes}
+        settings = {**(exam.topology.settings or {}), **self._seat(weights), **own, **changes}
         return self.stages.play(
-            f"test/{name}", exam.topology.name, env["opened_as"] or exam.env, tasks=self.schedule.test_tasks,
-            samples=samples, seed=exam.seed, split=self.schedule.test_split, settings=settings,
-            without=OTHERS["executor"],
+            folder, exam.topology.name, env["opened_as"] or exam.env, tasks=tasks, samples=samples, seed=exam.seed,
+            split=split, settings=settings, without=OTHERS["executor"],
         )  # fmt: skip
 
     def _seat(self, weights: Path | None) -> dict[str, str]:

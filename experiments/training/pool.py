@@ -6,7 +6,7 @@ the labels are worth is audited where the env knows better (envs.types.Poses): n
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 from envs.types import Env, Poses
 from experiments.clusters import shares
 from experiments.pseudo_labels import Filter, PseudoLabel, counted
-from experiments.runs import Run
 from graphs.turns import Episode
 
 MOST_CLUSTERED = 2048
@@ -80,12 +79,17 @@ def question_of(episode: Episode) -> Question | None:
 
 
 async def write_pool(
-    posed: Run, path: Path, wanted: Filter, env: Env, held_out: Collection[str] = (), source: Mapping[str, str] = {}
+    posed: Iterable[Episode],
+    path: Path,
+    wanted: Filter,
+    env: Env,
+    held_out: Collection[str] = (),
+    source: Mapping[str, Any] | None = None,
 ) -> Census:
-    """Write the questions of a run of `pose` that are worth learning from.
+    """Write the questions of episodes of `pose` that are worth learning from.
 
     Args:
-        posed: the run.
+        posed: the episodes.
         path: the file; what was there is replaced.
         wanted: which are kept.
         env: that they were posed for; it knows their truth where it is Poses.
@@ -95,13 +99,15 @@ async def write_pool(
     census = Census()
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
-        async for row in _rows(posed.episodes(), wanted, env, held_out, census):
-            file.write(json.dumps({**row, "details": {**row["details"], **source}}, ensure_ascii=False) + "\n")
+        async for row in _rows(posed, wanted, env, held_out, census):
+            file.write(json.dumps({**row, "details": {**row["details"], **(source or {})}}, ensure_ascii=False) + "\n")
     part.replace(path)
     return census
 
 
-async def _rows(episodes: Iterator[Episode], wanted: Filter, env: Env, held_out: Collection[str], census: Census):
+async def _rows(
+    episodes: Iterable[Episode], wanted: Filter, env: Env, held_out: Collection[str], census: Census
+) -> AsyncIterator[dict[str, Any]]:
     seen: set[str] = set()
     for episode in episodes:
         census.episodes += 1

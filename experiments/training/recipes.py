@@ -122,10 +122,23 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
     posed = {"answers": 10, "tool": tool, **turns}
     roles = {"policy.rank": 32, "proposer.policy": "proposer", f"{solver}.policy": "executor"}
     once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
+
+    def solver_learns(name: str, iterations: int, tasks: int) -> Recipe:
+        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, **once}
+        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns}
+        return Recipe(name, adpo, "adpo", schedule=schedule, topology=protocol, env="pool", settings=own)
+
     return Recipe(
         name,
         agent0.rewarded,
-        schedule={"iterations": 3, "test_tasks": 150, "test_samples": 2, "evaluate_every": 0},
+        schedule={
+            "iterations": 3,
+            "test_tasks": 150,
+            "test_samples": 2,
+            "evaluate_every": 0,
+            "validation_tasks": 40,
+            "validation_samples": 2,
+        },
         topology="pose",
         env="proposals",
         settings={**roles, **posed, **reward},
@@ -139,15 +152,9 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
                 env="proposals",
                 settings={**roles, **posed, **reward, "loss.beta": 0.01, "loss.clip_high": 0.3},
             ),
-            "executor": Recipe(
-                "executor",
-                adpo,
-                "adpo",
-                schedule={"iterations": 12, "tasks": 12, "samples": 8, "roles": solver, **once},
-                topology=protocol,
-                env="pool",
-                settings={"policy.rank": 32, f"{solver}.policy": "executor", **turns},
-            ),
+            "executor": solver_learns("executor", 12, 12),
+            # Of grounded rewards alone.
+            "student": solver_learns("student", 2, 4),
         },
         conduct=agent0.CoEvolution(),
     )

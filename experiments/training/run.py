@@ -192,7 +192,8 @@ def _go_on(
     stages = Stages(asked, plan, training, partial(_go_on, root=root, track=(), named=named or training.name), told)
     try:
         if plan.recipe.conduct:
-            plan.recipe.conduct.run(stages)
+            with open_trackers(track, training) as trackers:
+                plan.recipe.conduct.run(stages.told_to(trackers))
             return training
         taught = None
         other = _sources(plan, root)[1]

@@ -71,8 +71,8 @@ class Schedule:
     """Of agent0, as are the following: that are posed for the pool of an iteration."""
     band: str = "released"
     """How far answers have to agree for a question to be kept: released, paper, or LOW..HIGH."""
-    reward: Literal["paper", "released"] = "paper"
-    """The form of the proposer's reward."""
+    reward: Literal["paper", "released", "grounded"] = "paper"
+    """The form of the proposer's reward; grounded is what solvers gain on labelled validation tasks (SOAR)."""
     tool_reward: Weight | None = None
     """Weight of its term for programs that were run, 0 for none; None for the form's own."""
     repetition: Weight | None = None

@@ -5,7 +5,7 @@ remember nothing: called again, he comes to where the run was stopped.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from envs.types import Env, Split
 from experiments.runner import resume_run, run
 from experiments.runs import CONFIG, TRAINING, Run
 from experiments.training.asked import Asked
+from experiments.training.recipe import Teach
 from experiments.training.setup import TrainingPlan
 from experiments.training.training import Line, Training
 
@@ -43,6 +44,7 @@ class Stages:
         changes: Mapping[str, Any] | None = None,
         seed: int | None = None,
         without: Collection[str] = (),
+        teach: Teach | None = None,
     ) -> Training:
         """A stage of the recipe, trained to its end.
 
@@ -53,11 +55,14 @@ class Stages:
             changes: see Asked.stage, as `without`.
             seed: its own; None for the training's.
             without: see above.
+            teach: in place of the stage's own.
 
         Raises:
             ConfigError, EngineError: see experiments.training.run.train.
         """
-        asked = self.asked.stage(stage, self.plan.recipe.stages[stage], changes or {}, without)
+        recipe = self.plan.recipe.stages[stage]
+        recipe = replace(recipe, teach=teach) if teach else recipe
+        asked = self.asked.stage(stage, recipe, changes or {}, without)
         asked = asked if seed is None else asked.seeded(seed)
         nested = Training(self.training.path / folder)
         if (nested.path / TRAINING).is_file() and nested.finished:
@@ -101,6 +106,17 @@ class Stages:
         """Of a stage's schedule."""
         plan = self.plan.recipe.stages[stage]
         return int(self.asked.settings.get(f"{stage}.{key}", plan.schedule[key]))
+
+    def told_to(self, other: Told) -> "Stages":
+        """The same; what is recorded of the training itself, beside its stages, is told to another, too."""
+        mine = self.told
+
+        def told(line: Line) -> None:
+            mine(line)
+            if "stage" not in line:
+                other(line)
+
+        return replace(self, told=told)
 
     def record(self, line: Line) -> None:
         """Add a line to the training's metrics."""

@@ -28,7 +28,7 @@ def find(root: Path, key: str) -> tuple[Path, Kind]:
         NotThereError: no run of that key within the root; links that lead out of it count as none.
     """
     parts = [part.replace("~.", "~") for part in re.split(r"~(?!\.)", key)]
-    if all(_is_plain(part) for part in parts) and len(parts) <= 4:
+    if all(_is_plain(part) for part in parts) and len(parts) <= 5:
         path = root.joinpath(*parts)
         kind = kind_of(path)
         if kind is not None and _is_within(root, path):

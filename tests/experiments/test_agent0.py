@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,9 +84,8 @@ def test_programs_that_were_run_pay_and_need_not(play_scripted: PlayScripted) ->
 
 
 def written(tmp_path: Path, episodes: list[Episode], wanted: Filter, **options: Any) -> tuple[Any, list[Any]]:
-    run: Any = SimpleNamespace(episodes=lambda: iter(episodes))
     path = tmp_path / "pool.jsonl"
-    census = in_event_loop(lambda: write_pool(run, path, wanted, ENV, **options))
+    census = in_event_loop(lambda: write_pool(episodes, path, wanted, ENV, **options))
     return census, [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -267,6 +265,20 @@ class TestTraining:
             pools = [Run(one.path / "pool" / f"000{number}").summary().digest for one in (found, played)]
             assert pools[0] == pools[1]
 
+    @pytest.mark.slow
+    def test_proposals_can_be_worth_what_students_gain_by_them(self, tmp_path: Path) -> None:
+        few = {"student.iterations": 1, "student.samples": 2, "validation_tasks": 3, "validation_samples": 1}
+        # A student that learns this much forgets what it could.
+        found = play(tmp_path, "grounded", iterations=1, reward="grounded", **{**few, "student.advantage": "raw"})
+        students = found.path / "students" / "0001"
+        before = Run(students / "before").summary().accuracy
+        gains = sorted(Run(path).summary().accuracy - before for path in students.glob("*/after"))
+        assert len(gains) == 2, "one data set a brief"
+        (line,) = Training(found.path / "curriculum" / "0001").lines("update")
+        episodes = [episode for episode in Training(found.path / "curriculum" / "0001").rollouts(0).episodes()]
+        assert all(question_of(episode) for episode in episodes)
+        assert line["rewards"]["proposer"] == {"progress": pytest.approx(sum(gains) / 2)}
+
     def test_without_the_tool_it_is_r_zero(self, tmp_path: Path) -> None:
         found = play(tmp_path, "plain", "r_zero", iterations=1)
         executor = Training(found.path / "executor" / "0001")
@@ -286,6 +298,8 @@ class TestTraining:
         ({"band": "wide"}, "band"),
         ({"reward": "code"}, "reward"),
         ({"policies.nobody.rank": 2}, "nobody"),
+        ({"tasks": 4}, "curriculum.tasks or executor.tasks"),
+        ({"trainer.learning_rate": 1e-3}, "executor.trainer.learning_rate"),
     ],
 )
 def test_what_a_stage_could_not_use_is_said_before_anything_is_played(
