@@ -11,8 +11,8 @@ What came of it is measured on what nobody learned from: labelled tasks (`test/`
 first iteration on every pool (`fixed/0001`).
 
 Departures: the numbers of questions and updates fit the embedded model. Of the published bands the released code's is
-taken, of its two forms of reward the paper's. Its groups are advantages over turns, here as there all of an attempt's
-get the attempt's reward.
+taken, of the two forms of reward the paper's. An advantage is over the turns of all attempts at a question, each with
+its attempt's reward: attempts of more turns count more often. A question is kept once, and not where it is measured on.
 """
 
 import time

@@ -5,6 +5,7 @@
     rollouts/0000/          the episodes of an iteration; each such folder is a run, for `show` and `compare`
     validation/, test/      the episodes of measurements; NAME-greedy beside NAME
     policies/NAME/0001/     a policy's weights after so many updates; registry.json says which versions there are
+    NAME/, NAME/0001/       trainings and runs that it is made of, where its recipe has stages
     state/0001/             what the next update depends on: the trainer's checkpoint, and a mark that it is whole
 
 After a kill the last state that is whole is gone on from: what lies behind it is dropped, or made again and the same.

@@ -16,10 +16,10 @@ from envs.sandbox import why_unavailable
 from experiments import Run
 from experiments.pseudo_labels import Filter, agreement_of, label_of, parse_band
 from experiments.runner import in_event_loop
+from experiments.store import StoreWriter
 from experiments.training import Training, resume, train
 from experiments.training.agent0 import proposer_rewards
 from experiments.training.pool import question_of, write_pool
-from experiments.training.run import TrainingError
 from experiments.training.schedule import make_schedule
 from experiments.training.show import render_training
 from experiments.training.teacher import LocalTeacher
@@ -162,6 +162,19 @@ def play(root: Path, name: str, recipe: str = "agent0", **settings: Any) -> Trai
     return train(recipe, seed=1, backend="local", root=root, name=name, settings={**TINY, **settings})
 
 
+def stopping(original: Any, call: int) -> Any:
+    """The same, but that one of its calls fails."""
+    left = [call]
+
+    def stops(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError("stopped")
+        return original(*args, **options)
+
+    return stops
+
+
 @pytest.fixture(scope="module")
 def lessons() -> list[list[Sample]]:
     """What the trainers were given, in order."""
@@ -231,37 +244,24 @@ class TestTraining:
         assert "true labels" in shown and f"{played.lines('update')[0]['pool']['kept']} of " in shown
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("owner", "method", "call"),
-        [
-            ("StoreWriter", "append", 8),
-            ("LocalTeacher", "update", 2),
-            ("Training", "mark", 6),
-        ],
-    )
-    def test_a_run_that_stopped_goes_on_as_if_it_never_had(
-        self, played: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: str, method: str, call: int
+    def test_a_run_that_stopped_again_and_again_ends_as_if_it_never_had(
+        self, played: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import importlib
-
-        from tests.experiments.killed_training import PLACES
-
-        place = getattr(importlib.import_module(PLACES[owner]), owner)
-        original, left = getattr(place, method), [call]
-
-        def fails(*args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise ConfigError("stopped")
-            return original(*args, **options)
-
-        monkeypatch.setattr(place, method, fails)
-        with pytest.raises((TrainingError, ConfigError), match="stopped"):
-            play(tmp_path, "stopped")
-        monkeypatch.undo()
+        points = (
+            (StoreWriter, "append", 10),  # in the midst of a pool
+            (LocalTeacher, "update", 1),  # the pool there, nothing learned from it
+            (Training, "mark", 2),  # all lines of an iteration written, the mark that it is whole not
+            (StoreWriter, "append", 11),  # in the midst of what the second iteration's solver plays
+        )
+        for number, (owner, method, call) in enumerate(points):
+            with monkeypatch.context() as patch, pytest.raises(Exception, match="stopped"):
+                patch.setattr(owner, method, stopping(getattr(owner, method), call))
+                resume("stopped", tmp_path) if number else play(tmp_path, "stopped")
         found = resume("stopped", tmp_path)
         assert without_times(found) == without_times(played)
         for number in (1, 2):
+            rows, again = ((one.path / "pool" / f"000{number}.jsonl").read_text() for one in (found, played))
+            assert rows == again
             pools = [Run(one.path / "pool" / f"000{number}").summary().digest for one in (found, played)]
             assert pools[0] == pools[1]
 
@@ -275,7 +275,7 @@ class TestTraining:
         gains = sorted(Run(path).summary().accuracy - before for path in students.glob("*/after"))
         assert len(gains) == 2, "one data set a brief"
         (line,) = Training(found.path / "curriculum" / "0001").lines("update")
-        episodes = [episode for episode in Training(found.path / "curriculum" / "0001").rollouts(0).episodes()]
+        episodes = list(Training(found.path / "curriculum" / "0001").rollouts(0).episodes())
         assert all(question_of(episode) for episode in episodes)
         assert line["rewards"]["proposer"] == {"progress": pytest.approx(sum(gains) / 2)}
 
