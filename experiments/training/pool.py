@@ -132,7 +132,7 @@ async def _rows(
         census.kept += 1
         await _audit(found, env, census)
         yield {
-            "id": episode.task.id,
+            "id": f"{episode.task.id}-{episode.sample}",
             "question": found.text,
             "answer": found.label.answer,
             "details": {**found.label.details(), "calls": found.calls},

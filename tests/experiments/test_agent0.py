@@ -16,7 +16,7 @@ from envs.sandbox import why_unavailable
 from experiments import Run
 from experiments.pseudo_labels import Filter, agreement_of, label_of, parse_band
 from experiments.runner import in_event_loop
-from experiments.store import StoreWriter
+from experiments.store import StoreError, StoreWriter
 from experiments.training import Training, resume, train
 from experiments.training.agent0 import proposer_rewards
 from experiments.training.pool import question_of, write_pool
@@ -169,7 +169,7 @@ def stopping(original: Any, call: int) -> Any:
     def stops(*args: Any, **options: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            raise OSError("stopped")
+            raise StoreError("stopped")
         return original(*args, **options)
 
     return stops
