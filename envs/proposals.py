@@ -15,7 +15,7 @@ from envs.types import Split, Task, Verdict
 class Proposals:
     """The env. Tasks differ in nothing but their id and, with several levels, in which of them they ask for."""
 
-    def __init__(self, levels: int | str = 8, numbers: Numbers = "large"):
+    def __init__(self, levels: int | str = 7, numbers: Numbers = "large"):
         """
         Args:
             levels: operations of the problems that are asked for, 1 to 8; with commas between, tasks take turns.

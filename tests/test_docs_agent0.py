@@ -40,7 +40,7 @@ def test_what_it_says_of_the_game_is_what_is_played() -> None:
     assert plan.exam.topology.name == "tool_use" and plan.schedule.test_split == "test"
     assert list(RECIPES["agent0"].stages) == ["curriculum", "executor"]
     brief = plan.plan.env.tasks(1)[0].question
-    assert brief.startswith("an arithmetic problem with 8 operations")
+    assert brief.startswith("an arithmetic problem with 7 operations")
 
 
 @pytest.mark.model

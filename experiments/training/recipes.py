@@ -124,8 +124,8 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
     once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
 
     def solver_learns(name: str, iterations: int, tasks: int) -> Recipe:
-        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, **once}
-        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns}
+        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, "minibatch": 128, **once}
+        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns, "trainer.learning_rate": 5e-4}
         return Recipe(name, adpo, "adpo", schedule=schedule, topology=protocol, env="pool", settings=own)
 
     return Recipe(
@@ -142,7 +142,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
         topology="pose",
         env="proposals",
         settings={**roles, **posed, **reward},
-        exam=Exam(protocol, "arithmetic", {"env.level": 8, **turns}),
+        exam=Exam(protocol, "arithmetic", {"env.level": 7, **turns}),
         stages={
             "curriculum": Recipe(
                 "curriculum",
@@ -150,9 +150,16 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
                 schedule={"iterations": 5, "tasks": 8, "samples": 4, "roles": "proposer", **once},
                 topology="pose",
                 env="proposals",
-                settings={**roles, **posed, **reward, "loss.beta": 0.01, "loss.clip_high": 0.3},
+                settings={
+                    **roles,
+                    **posed,
+                    **reward,
+                    "trainer.learning_rate": 1e-3,
+                    "loss.beta": 0.01,
+                    "loss.clip_high": 0.3,
+                },
             ),
-            "executor": solver_learns("executor", 12, 12),
+            "executor": solver_learns("executor", 24, 12),
             # Of grounded rewards alone.
             "student": solver_learns("student", 2, 4),
         },
