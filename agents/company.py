@@ -186,7 +186,7 @@ def _version(adapter: str) -> str:
 
 
 def _checked_adapter(directory: str, spec: ModelSpec) -> str:
-    if spec.kind in ("openai", "replay"):
+    if spec.kind in ("openai", "replay", "simulated"):
         raise ConfigError(
             f"adapter {directory}: {spec.name} takes none; name an adapter that the server has as the model, or take "
             "embedded, hf:DIR or vllm:DIR"

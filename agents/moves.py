@@ -69,6 +69,13 @@ SABOTAGE = Move("sabotage", results.parse_sabotage)
 PROPOSE = Move("propose", results.parse_proposal)
 SOLVE_WITH_TOOL = Move("solve_with_tool", results.parse_tool_use)
 OBSERVE = Move("observe", results.parse_tool_use)
+# No file: the embedded model, which is trained on those, calls no tools.
+SOLVE_BY_CALLS = Move(
+    "solve_by_calls",
+    results.parse_solution,
+    source="Solve this problem step by step. Compute with the tool that you have; you may call it several times. End "
+    "with the answer in \\boxed{}.\n\nProblem: {{ question }}",
+)
 OPEN = Move("solve", results.parse_statement)
 RESTATE = Move("restate", results.parse_statement)
 OPPOSE = Move("oppose", results.parse_statement)

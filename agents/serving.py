@@ -99,6 +99,31 @@ class EndpointSettings:
 
 
 @dataclass(frozen=True)
+class SimulatedSettings:
+    """Of the simulated engine; see agents.engines.simulated for what each does."""
+
+    speed: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds of the simulated engine that pass in one; inf waits for nothing."""
+    replies: str = ""
+    """A file of recorded replies, as for `replay:FILE`; without one lengths are drawn, and the words mean nothing."""
+    reply_tokens: Annotated[int, Field(ge=3)] = 256
+    """Mean of what is drawn."""
+    reply_spread: Annotated[float, Field(ge=0, le=3)] = 0.5
+    """Standard deviation of its logarithm: lengths are log-normal."""
+    hardware: str = ""
+    """A file of GPUs, models and measured engines of one's own; see agents/simulation/hardware.toml."""
+    tensor_parallel: Annotated[int, Field(ge=1)] | None = None
+    """GPUs that a replica is simulated to be spread over; None for the fewest on which the model fits."""
+    max_batch: Annotated[int, Field(ge=1)] | None = None
+    """Requests that run at once; None for the engine's own, as for the next two."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a step, prompts and decoded ones together."""
+    prefix_caching: bool | None = None
+
+    gpus = 0
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """Of each pool."""
 
@@ -129,6 +154,7 @@ class Serving:
     engine: EngineSettings = field(default_factory=EngineSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    simulated: SimulatedSettings = field(default_factory=SimulatedSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
 
     def set(self, changes: Mapping[str, Any], where: str = "") -> "Serving":
@@ -155,7 +181,13 @@ class Serving:
 
 
 SCOPES = tuple(f.name for f in fields(Serving))
-_NAMES = {"engine": "the engine", "vllm": "vLLM", "endpoint": "the endpoint", "pool": "the pool"}
+_NAMES = {
+    "engine": "the engine",
+    "vllm": "vLLM",
+    "endpoint": "the endpoint",
+    "simulated": "the simulated engine",
+    "pool": "the pool",
+}
 
 
 def _has_cpu_build() -> bool:

@@ -17,6 +17,7 @@ MODELS = {
     "vllm:DIR_OR_NAME": "the same or a name on the Hugging Face hub, served by vLLM on GPUs (or a CPU)",
     "openai:NAME@URL": "a model behind any OpenAI-compatible endpoint",
     "replay:FILE": 'recorded replies: JSON lines {"task", "role", "replies"}',
+    "simulated:MODEL@GPU": "no model, but the time that one takes on GPUs: simulated:qwen2.5-7b@h100",
 }
 
 

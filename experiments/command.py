@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from envs.errors import ConfigError
+from experiments.capacity.command import plan
 from experiments.export.command import export, import_
 from experiments.interrupts import stopping_on_sigterm
 from experiments.options import JSON, RUNS, complain, example, plays, plays_several, print_result, read_settings
@@ -33,7 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt) as error:
-        complain(_with_notes(f"{'stopped' if stopped else 'interrupted'}; what had ended is stored", error))
+        complain(
+            _with_notes(
+                f"{'stopped' if stopped else 'interrupted'}; what had ended is stored", error.__cause__ or error
+            )
+        )
         return 128 + (stopped[0] if stopped else signal.SIGINT)
     except BaseExceptionGroup as group:
         return _report(_first(group))
@@ -69,7 +74,7 @@ def palaestra() -> None:
     """Language-model agents debate, criticise and play against one another."""
 
 
-for _verb in (train, view, fork, export, import_):
+for _verb in (train, plan, view, fork, export, import_):
     palaestra.add_command(_verb)
 
 
@@ -111,16 +116,15 @@ def _print_run(played: Any, as_json: bool) -> int:
 )
 @click.argument("topologies", nargs=-1, required=True)
 @plays_several
-@click.option("--calls", type=int, help="Fit every topology into so many calls an episode.")
 @RUNS
 @JSON
 @click.pass_context
 def sweep(context: click.Context, as_json: bool, root: Path, **options: Any) -> None:
-    """Play TOPOLOGIES with every model and seed over the same tasks, and compare them in one table.
+    """Play TOPOLOGIES with every setting, model and seed over the same tasks, and compare them in one table.
 
-    A topology's own settings follow it after commas: society,agents=3,rounds=2. Each run is stored in the sweep's
-    folder, with the table (sweep.json) and cost against accuracy (sweep.png). Self-consistency is played beside, with
-    as many calls and tokens as each of them takes.
+    A topology's own settings follow it after commas: society,agents=3,rounds=2; --grid plays all values of one. Each
+    run is stored in the sweep's folder, with the table (sweep.json) and cost against accuracy (sweep.png).
+    Self-consistency is played beside, with as many calls and tokens as each of them takes.
     """
     from experiments.sweeps import sweep as start
 
@@ -212,6 +216,39 @@ def serve(context: click.Context, as_json: bool, root: Path, **options: Any) -> 
     if interrupted:
         raise KeyboardInterrupt
     context.exit(1 if failed else 0)
+
+
+@palaestra.command(epilog=example("palaestra mcp --set sandbox=bubblewrap --set seconds=2"))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=read_settings,
+    metavar="KEY=VALUE",
+    help="sandbox (monty or bubblewrap), seconds, memory_mb, output_chars (of each program), workers (programs at "
+    "once). May be repeated.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="Serve HTTP on loopback instead; 0 takes a free port.")
+@click.option("--json", "as_json", is_flag=True, help="With --port: print where the server is as one JSON object.")
+def mcp(settings: dict[str, str], port: int | None, as_json: bool) -> None:
+    """Offer a tool that runs Python in a sandbox, over the Model Context Protocol, on stdin and stdout.
+
+    For the hosts of other agents: the command to configure there is `palaestra mcp`. It ends when its stdin does.
+    """
+    if as_json and port is None:
+        raise ConfigError("--json goes with --port: stdout is the protocol's otherwise")
+    try:
+        from experiments.mcp_server import serve_tool
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise ConfigError(f"palaestra mcp needs {error.name}: pip install 'palaestra[mcp]'") from None
+
+    def announce(url: str) -> None:
+        click.echo(json.dumps({"url": url}) if as_json else f"serving the tool python at {url}")
+
+    if serve_tool(settings, port, announce):
+        raise KeyboardInterrupt
 
 
 @palaestra.command(epilog=example("palaestra show demo-mad longest"))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agents.disk import sync_folder
 from envs.errors import ConfigError, clip
 
 LOCK = ".lock"
@@ -59,7 +60,9 @@ def claim_folder(root: Path, name: str | None, generic: str) -> Path:
             f"run name {clip(name)}: expected a plain folder name, without / and not beginning with a dot"
         )
     with _said_plainly(root):
-        root.mkdir(parents=True, exist_ok=True)
+        if not root.is_dir():
+            root.mkdir(parents=True, exist_ok=True)
+            sync_folder(root.parent)
         if name is None:
             directory = _new_directory(root, f"{generic}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         else:
@@ -153,12 +156,3 @@ def replace_whole(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk: a power cut must not take a file away that was written."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

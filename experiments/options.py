@@ -40,7 +40,7 @@ def read_settings(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
-MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL or replay:FILE."
+MODELS = "For every role: embedded, hf:DIR, vllm:DIR_OR_NAME, openai:NAME@URL, replay:FILE or simulated:MODEL@GPU."
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice.")
 MODEL = click.option("--model", default="embedded", show_default=True, help=MODELS)
 SEVERAL = (
@@ -54,6 +54,34 @@ SEVERAL = (
         default=["embedded"],
         show_default=True,
         help=f"{MODELS} May be repeated: more runs.",
+    ),
+    click.option("--calls", type=int, help="Fit every topology into so many calls an episode."),
+    click.option(
+        "--grid",
+        multiple=True,
+        callback=read_settings,
+        metavar="KEY=A,B,…",
+        help="Play each topology that has this setting with each of these values (rounds=1,2,3, judge.temperature=0,1)."
+        " May be repeated: all combinations.",
+    ),
+    click.option(
+        "--budget",
+        multiple=True,
+        callback=read_settings,
+        metavar="KIND=AMOUNT",
+        help="Begin no episode once the sweep has spent so much: tokens=2e6, calls=5000 or usd=5. May be repeated.",
+    ),
+    click.option(
+        "--prices",
+        type=click.Path(path_type=Path),
+        help='What models cost, in US dollars for a million tokens, JSON or TOML: {"openai:gpt-*": {"prompt": 0.4, '
+        '"completion": 1.6}}; prices.json in the folder of runs when left out.',
+    ),
+    click.option(
+        "--stop-losers",
+        type=float,
+        metavar="ALPHA",
+        help="Stop an arm once another is better, wrongly with at most this probability in the whole sweep (0.05).",
     ),
 )
 PLAYED = (

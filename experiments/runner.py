@@ -148,7 +148,7 @@ async def execute(plan: Plan, directory: Path, progress: bool | None = None, fai
             company = open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address)
             async with company as opened, _timed(plan, directory, writer):
                 with Progress(plan.topology.name, plan.episodes, progress) as shown:
-                    await play_all(plan, opened, writer, shown, asyncio.Semaphore(plan.concurrency))
+                    await play_all(plan, opened, writer, shown)
         else:
             _mark(plan, directory, writer, None)
     return Run(directory)
@@ -219,8 +219,6 @@ async def play_all(
     company: Company,
     writer: StoreWriter,
     shown: Progress,
-    gate: asyncio.Semaphore,
-    begun: Callable[[], None] = lambda: None,
 ) -> None:
     """Play every episode of a plan that is not stored yet, and return when all are.
 
@@ -229,14 +227,13 @@ async def play_all(
         company: who plays.
         writer: where to.
         shown: told of each.
-        gate: bounds what is in flight, and with it what is in memory; plans may share one.
-        begun: called when the last episode has begun.
     """
+    # It bounds what is in flight, and with it what is in memory.
+    gate = asyncio.Semaphore(plan.concurrency)
 
     async def one(position: int, task: Task, sample: int) -> None:
         try:
-            episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
-            shown.ended(await store(writer, position, episode))
+            shown.ended(await play_one(plan, company, writer, position, task, sample))
         finally:
             gate.release()
 
@@ -247,7 +244,13 @@ async def play_all(
                 continue
             await gate.acquire()
             group.create_task(one(position, task, sample))
-        begun()
+
+
+async def play_one(
+    plan: Plan, company: Company, writer: StoreWriter, position: int, task: Task, sample: int
+) -> Episode:
+    """Play an episode of a plan and store it under its position."""
+    return await store(writer, position, await play(plan.topology, plan.env, task, company, plan.seed, sample))
 
 
 async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode:

@@ -13,16 +13,19 @@ LEVEL = 0.05
 
 def render_sweep(table: SweepTable, name: str) -> RenderableType:
     several = len(table.self_consistency) > 1
+    priced = any(entry.usd is not None for entry in table.entries)
     shown = Table(title=Text(f"sweep {name}", style="table.title"), title_justify="left")
     shown.add_column("topology", no_wrap=True)
     if several:
         shown.add_column("model", overflow="fold")
-    first = table.entries[0].topology
-    for heading in ("accuracy %", "calls", "tokens", f"against {first}", "at equal calls", "at equal tokens"):
+    first = table.entries[0].topology if table.entries else ""
+    costs = ("calls", "tokens", *(["$"] if priced else []))
+    for heading in ("accuracy %", *costs, f"against {first}", "at equal calls", "at equal tokens"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for entry in table.entries:
-        cells = [plain("\n".join(_lines(entry.topology))), *([plain(entry.model)] if several else [])]
-        cost = f"{entry.calls:.1f}", f"{entry.tokens:,.0f}"
+        lines = _lines(entry.topology) + ([f"  stopped: {entry.stopped.tasks} tasks"] if entry.stopped else [])
+        cells = [plain("\n".join(lines)), *([plain(entry.model)] if several else [])]
+        cost = f"{entry.calls:.1f}", f"{entry.tokens:,.0f}", *([_usd(entry.usd)] if priced else [])
         versus = (_versus(v) for v in (entry.first, entry.equal_calls, entry.equal_tokens))
         shown.add_row(*cells, f"{percent(entry.accuracy)}{_bounds(entry.ci95)}", *cost, *versus)
     note = (
@@ -30,13 +33,46 @@ def render_sweep(table: SweepTable, name: str) -> RenderableType:
         "correction over the column. Equal calls and tokens: against self-consistency with as many (k samples)."
     )
     failed = sum(entry.failed for entry in table.entries)
-    words = [note, *verdicts(table), *([f"{failed} episodes failed and are left out."] if failed else [])]
+    words = [note, *verdicts(table), *_stops(table), *_spending(table)]
+    words += [f"{failed} episodes failed and are left out."] if failed else []
     return Group(shown, *(Text(line, style="dim") for line in words))
+
+
+def _stops(table: SweepTable) -> list[str]:
+    """Who was stopped, and why."""
+    if table.stop_losers is None:
+        return []
+    several = len(table.self_consistency) > 1
+    found = [
+        f"{entry.topology}{f' ({entry.model})' if several else ''} after {loss.tasks} tasks, "
+        f"{-100 * loss.difference:.1f} points{_bounds((-loss.interval[1], -loss.interval[0]))} behind {loss.winner}"
+        for entry in table.entries
+        if (loss := entry.stopped)
+    ]
+    level = f"{100 * (1 - table.stop_losers):g} %"
+    return [f"Stopped early: {'; '.join(found) or 'none'}. These intervals hold together, at every look, with {level}."]
+
+
+def _spending(table: SweepTable) -> list[str]:
+    """What was spent of a budget, and what it left."""
+    if table.spent is None or not table.budget:
+        return []
+    limits = " and ".join(f"{limit:,g} {kind}" for kind, limit in table.budget.items())
+    usd = "" if table.spent.usd is None or not any(e.usd for e in table.entries) else f", {_usd(table.spent.usd)} usd"
+    left = ", ".join(f"{one.topology} {one.episodes:,} of {one.of:,}" for one in table.unplayed)
+    return [
+        f"Spent {table.spent.calls:,} calls, {table.spent.tokens:,} tokens{usd}, of a budget of {limits}. "
+        f"Episodes left unplayed: {left or 'none'}."
+    ]
+
+
+def _usd(amount: float | None) -> str:
+    return "–" if amount is None else f"{amount:.3g}"
 
 
 def verdicts(table: SweepTable) -> list[str]:
     """What beats the first topology, and what beats self-consistency at equal calls, in plain words."""
-    first = table.entries[0].topology
+    first = table.entries[0].topology if table.entries else ""
     better, worse = ([e.topology for e in table.entries if _told_apart(e.first, sign)] for sign in (1, -1))
     measured = [entry for entry in table.entries if entry.equal_calls]
     ahead, behind = ([e.topology for e in measured if _told_apart(e.equal_calls, sign)] for sign in (1, -1))

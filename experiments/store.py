@@ -91,7 +91,7 @@ class StoreWriter:
                 if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     connection.executescript(_SCHEMA)
                 rows = connection.execute("SELECT position, task, sample, status FROM episodes").fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise _cannot_write(self._path, error) from None
         self._again = {position for position, _, _, status in rows if failed and status == "failed"}
         self.stored = {position: (task, sample) for position, task, sample, _ in rows if position not in self._again}
@@ -135,8 +135,9 @@ class StoreWriter:
                     if position in self._again:
                         _set_aside(connection, position)
                     _insert(connection, position, episode)
-        except sqlite3.OperationalError as error:
-            problem = _cannot_write(self._path, error)
+        except sqlite3.DatabaseError as error:
+            of_the_episode = isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError))
+            problem = error if of_the_episode else _cannot_write(self._path, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the acknowledgement gets the reason
             problem = error
         if problem is not None and len(batch) > 1:

@@ -1,7 +1,7 @@
 """How agents speak: one LangGraph topology a file, over the moves of `agents` and the state that they share.
 
 `table.speak` asks roles, `play` plays one episode, `turns` holds what is recorded. `chat_model` is a role for graphs
-that know nothing of all this.
+that know nothing of all this, `python_tool` a tool for them.
 """
 
 from graphs.chat_model import RoleModel, chat_model
@@ -9,6 +9,7 @@ from graphs.mad import mad
 from graphs.merge import gsa, universal
 from graphs.play import play
 from graphs.pose import pose
+from graphs.python_tool import python_tool
 from graphs.refine import actor_critic, friction, self_debug, self_refine
 from graphs.selforg import selforg
 from graphs.shapes import chain, loop
@@ -69,6 +70,7 @@ __all__ = [
     "play",
     "plurality",
     "pose",
+    "python_tool",
     "revise",
     "rpc",
     "self_debug",

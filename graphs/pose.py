@@ -14,7 +14,6 @@ here both are the same. It counts the marks of programs in the proposer's own te
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,8 +24,10 @@ from pydantic import Field
 from agents.moves import PROPOSE, SOLVE
 from agents.results import Proposal
 from envs.sandbox import Backend
+from envs.sandbox.tool import LIMITS
+from graphs.python_tool import sandboxes
 from graphs.table import Ask, Stage, Table, plurality, speak
-from graphs.tool_use import TOOL_SOLVER, attempts_of, check_sandbox, sandbox_opened, solving
+from graphs.tool_use import TOOL_SOLVER, Form, attempts_of, runs_of, sandboxed, solving
 from graphs.topology import Graph, topology
 from graphs.turns import Turn
 
@@ -50,33 +51,28 @@ def _calls(answers: int = 10, tool: bool = True, turns: int = 12, **_: Any) -> i
     return 1 + answers * (turns if tool else 1)
 
 
-def _opened(tool: bool = True, **settings: Any) -> AbstractAsyncContextManager[None]:
-    return sandbox_opened(**settings) if tool else nullcontext()
-
-
-@topology(roles=lambda tool=True, **_: (PROPOSER, solver_of(tool)), calls=_calls, opens=_opened)
+@topology(roles=lambda tool=True, **_: (PROPOSER, solver_of(tool)), calls=_calls, opens=lambda **_: sandboxes())
 def pose(
     answers: Annotated[int, Field(ge=1)] = 10,
     tool: bool = True,
     turns: Annotated[int, Field(ge=1, le=100)] = 12,
+    form: Form = "text",
     sandbox: Backend = "monty",
-    seconds: float = 5.0,
-    memory_mb: int = 256,
-    workers: Annotated[int, Field(ge=1)] = 2,
+    seconds: float = LIMITS.seconds,
+    memory_mb: int = LIMITS.memory_mb,
+    workers: Annotated[int, Field(ge=1, le=1024)] = 2,
 ) -> Graph:
     """
     Args:
         answers: attempts of the solver.
         tool: whether it runs programs.
         turns: most replies of an attempt with the tool.
+        form: how it writes programs; see tool_use.
         sandbox: monty or bubblewrap.
         seconds: that a program may take.
         memory_mb: MiB that a program may use.
         workers: most programs at once, in a run.
     """
-    if tool:
-        check_sandbox("pose", sandbox, seconds, memory_mb)
-    begin, observe, done = solving(turns, answers, _question)
 
     async def propose(state: Posed, runtime: Runtime[Stage]) -> dict[str, Any]:
         turns = await speak(state, runtime, [Ask(PROPOSER, PROPOSE, {"brief": state.question})], 1)
@@ -101,6 +97,8 @@ def pose(
     graph.add_node("propose", propose)
     graph.add_node("settle", settle)
     if tool:
+        run = sandboxed("pose", sandbox, seconds, memory_mb, workers)
+        begin, observe, done = solving(run, turns, form, answers, _question)
         graph.add_node("begin", begin)
         graph.add_node("observe", observe)
         for node in ("begin", "observe"):
@@ -139,5 +137,5 @@ async def _note(runtime: Runtime[Stage], problem: Proposal, attempts: Sequence[S
         "answers": answers,
         "groups": groups,
         "own_group": places[found[-1]] if found[-1] < len(places) else -1,
-        "calls": [len(own) - 1 for own in attempts],
+        "calls": list(map(runs_of, attempts)),
     }

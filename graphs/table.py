@@ -114,6 +114,10 @@ class Ask:
     """Whether the engine is to measure self-certainty."""
     instructions: str | None = None
     """Name of the instructions in templates/roles; None takes the role's own name. The cast may replace them."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """That the role may call, in OpenAI's form. A reply that calls some has no result: its calls are on the turn."""
+    outputs: Sequence[Message] = ()
+    """The tools' messages to the calls of `follows`; they stand in place of the move's prompt."""
 
 
 async def speak(
@@ -222,7 +226,7 @@ async def _ask(table: Table, stage: Stage, ask: Ask, n: int, round: int, retries
 
 
 def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
-    messages = [Message("user", ask.move.render(**ask.fields))]
+    messages = [*ask.outputs] or [Message("user", ask.move.render(**ask.fields))]
     history, prefix = [], ()
     if ask.follows is None:
         own = stage.company.instructions(ask.role)
@@ -243,6 +247,7 @@ def _request(table: Table, stage: Stage, ask: Ask, id: str) -> Request:
         opening=ask.opening,
         choices=ask.choices,
         certainty=ask.certainty,
+        tools=ask.tools,
         schema=ask.move.schema if stage.company.structured(ask.role) else None,
     )
 
@@ -257,7 +262,7 @@ def _parse(move: Move, reply: str) -> Any:
 def _turn(
     table: Table, ask: Ask, id: str, round: int, request: Request, completion: Completion, times: Mapping[str, Any]
 ) -> Turn:
-    result = _parse(ask.move, request.opening + completion.text)
+    result = None if completion.tool_calls else _parse(ask.move, request.opening + completion.text)
     failed = isinstance(result, ParseFailure)
     return make_turn(
         request,

@@ -25,6 +25,7 @@ from langgraph.pregel import Pregel
 from envs.errors import ConfigError, bind_settings, clip
 from graphs.chat_model import chat_model
 from graphs.foreign import HUMAN, AnyGraph, Foreign, Hooks, is_native, threads
+from graphs.python_tool import sandboxes
 
 Graph = AnyGraph
 Builder = Callable[..., Graph]
@@ -179,7 +180,7 @@ def _topology(name: str, graph: Graph, hooks: Hooks, opens: Opens | None = None,
 
 @asynccontextmanager
 async def _all_opened(opens: Opens | None) -> AsyncIterator[None]:
-    async with threads(), (opens or nullcontext)():
+    async with threads(), sandboxes(), (opens or nullcontext)():
         yield
 
 

@@ -45,7 +45,7 @@ class Turn(BaseModel):
     tool_calls: tuple[ToolCall, ...] = ()
     """What the reply asks to have run; its markup is not part of `reply`."""
     result: Any = None
-    """What the move's parser made of the reply: a result of agents.results, or None when it failed."""
+    """What the move's parser made of the reply: a result of agents.results; None when it failed, or calls tools."""
     failure: Failure | None = None
     policy: str
     version: str

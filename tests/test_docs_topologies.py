@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import Run
 from experiments.command import main
-from experiments.sweeps import Sweep
 from graphs import TOPOLOGIES, build
 
 DOC = (Path(__file__).parents[1] / "docs" / "topologies.md").read_text(encoding="utf-8")
@@ -34,15 +32,8 @@ def test_its_commands_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -
     (workplace / "mine.py").write_text(code, encoding="utf-8")
     commands = re.findall(r"^palaestra (.*)$", DOC, re.MULTILINE)
     commands += re.findall(r"As `mine.py`: `palaestra ([^`]*)`", DOC)
-    assert len(commands) == 9
+    assert len(commands) == 5
     for command in commands:
         few = re.sub(r"--tasks \d+", "--tasks 6", command)
         assert main(shlex.split(few)) == 0, command
         capsys.readouterr()
-    assert [entry.topology for entry in Sweep(Path("runs/small")).entries] == [
-        "solo",
-        "vote,samples=9",
-        "society,agents=2",
-    ]
-    assert all(entry.calls <= 12 for entry in Sweep(Path("runs/twelve")).entries)
-    assert Run.open("small/society,agents=2-seed7", Path("runs")).summary().failed == 0

@@ -1,4 +1,5 @@
-"""Engines by name: `embedded`, `hf:DIR`, `vllm:DIR_OR_NAME`, `openai:NAME@URL`, `replay:FILE`.
+"""Engines by name: `embedded`, `hf:DIR`, `vllm:DIR_OR_NAME`, `openai:NAME@URL`, `replay:FILE`,
+`simulated:MODEL@GPU`.
 
 A model's name is checked here before anything is loaded; torch, transformers, vLLM and openai are imported only where
 an engine is made.
@@ -10,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agents.serving import EndpointSettings, EngineSettings, PoolSettings, Serving, VllmSettings
+from agents.serving import EndpointSettings, EngineSettings, PoolSettings, Serving, SimulatedSettings, VllmSettings
 from agents.types import Engine
 from envs.errors import ConfigError, clip, unknown
 
 EMBEDDED = Path(__file__).parent.parent / "embedded_model"
 FORMS = {"embedded": "embedded", "hf": "hf:DIR", "vllm": "vllm:DIR_OR_NAME", "openai": "openai:NAME@URL"}
-FORMS["replay"] = "replay:FILE"
+FORMS |= {"replay": "replay:FILE", "simulated": "simulated:MODEL@GPU"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class ModelSpec:
 
     kind: str
     target: str = ""
-    settings: EngineSettings | VllmSettings | EndpointSettings = field(default_factory=EngineSettings)
+    settings: EngineSettings | VllmSettings | EndpointSettings | SimulatedSettings = field(
+        default_factory=EngineSettings
+    )
     pool: PoolSettings = field(default_factory=PoolSettings)
     source: Callable[[], Engine] | Engine | None = None
     """For engines made in Python: a function that makes one for each replica, or the engine itself."""
@@ -76,6 +79,9 @@ def parse_model(name: Model, serving: Serving | None = None) -> ModelSpec:
         raise ConfigError(f"model {clip(name)} names nothing: write {FORMS[kind]}")
     if kind == "openai":
         return ModelSpec(kind, _endpoint(name, target), serving.endpoint, serving.pool)
+    if kind == "simulated":
+        _check_simulated(name, target, serving.simulated)
+        return ModelSpec(kind, target, serving.simulated, serving.pool)
     if kind == "vllm":
         return ModelSpec(kind, _vllm_target(name, target), serving.vllm, serving.pool)
     if kind == "hf":
@@ -89,6 +95,10 @@ def make_engine(spec: ModelSpec) -> Engine:
     """Load the model. Slow; call it where the engine is to run."""
     if spec.source is not None:
         return spec.source() if callable(spec.source) else spec.source
+    if isinstance(spec.settings, SimulatedSettings):
+        from agents.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine(spec.target, spec.settings)
     settings = asdict(spec.settings)
     if spec.kind == "replay":
         from agents.engines.scripted import ReplayEngine
@@ -133,6 +143,17 @@ def _endpoint(name: str, target: str) -> str:
             "endpoint.key)"
         )
     return target
+
+
+def _check_simulated(name: str, target: str, settings: SimulatedSettings) -> None:
+    from agents.simulation import load_hardware
+
+    model, at, gpu = target.partition("@")
+    if not model or not at or not gpu:
+        raise ConfigError(f"model {clip(name)}: expected {FORMS['simulated']}, such as simulated:qwen2.5-7b@h100")
+    load_hardware(settings.hardware).served(model, gpu, settings.tensor_parallel)
+    if settings.replies and not Path(settings.replies).is_file():
+        raise ConfigError(f"model {clip(name)}: simulated.replies: there is no file {settings.replies}")
 
 
 def _vllm_target(name: str, target: str) -> str:

@@ -29,7 +29,7 @@ class ScriptedEngine:
         self._used: set[tuple[str, int]] = set()
 
     async def complete(self, request: Request) -> Completion:
-        return _completion(request, self._reply(request), self.policy, self.version)
+        return completion_of(request, self._reply(request), self.policy, self.version)
 
     async def close(self) -> None:
         pass
@@ -75,7 +75,7 @@ class ReplayEngine:
         replies = self._replies.get(episode_and_role)
         if replies is None or not number.isdigit() or int(number) >= len(replies):
             raise EngineError(f"{self.path} holds no reply for {request.key}")
-        return _completion(request, replies[int(number)], self.policy, self.version)
+        return completion_of(request, replies[int(number)], self.policy, self.version)
 
     async def close(self) -> None:
         pass
@@ -87,14 +87,17 @@ def role_and_number(key: str) -> tuple[str, int]:
     return role, int(number.partition(".")[0])
 
 
-def _completion(request: Request, text: str, policy: str, version: str) -> Completion:
-    prompt = [*request.prefix] or [b for m in request.history for b in m.content.encode()]
-    prompt += [b for m in request.messages for b in m.content.encode()]
+def completion_of(
+    request: Request, text: str, policy: str, version: str, encode: Callable[[str], Iterable[int]] = str.encode
+) -> Completion:
+    """The completion that says `text`, or chooses by it; `encode` makes token ids of a text."""
+    prompt = [*request.prefix] or [id for m in request.history for id in encode(m.content)]
+    prompt += [id for m in request.messages for id in encode(m.content)]
     if request.choices:
         weights = tuple(float(weight) for weight in json.loads(text))
         best = request.choices[weights.index(max(weights))]
         return Completion(best, "stop", policy, version, choice_logprobs=weights, prompt_tokens=len(prompt))
-    ids = tuple(text.encode())
+    ids = tuple(encode(text))
     words, tool_calls = split_tool_calls(text, request.seed, request.tools)
     return Completion(
         text=words,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from agents.disk import sync_folder
 from agents.learning.distributed import Workers
 from envs.errors import ConfigError, clip
 
@@ -27,7 +28,7 @@ def write_state(state: dict[str, Any], directory: Path) -> None:
         temporary.replace(directory / FILE)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(directory)
+    sync_folder(directory)
 
 
 def read_state(directory: Path, policies: Collection[str]) -> dict[str, Any]:
@@ -76,12 +77,3 @@ def write_directory(directory: Path, workers: Workers, fill: Callable[[Path, Wor
     finally:
         if workers.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(directory: Path) -> None:
-    """Have the file's new name reach the disk too."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,11 +9,13 @@ know is `forbidden`.
 """
 
 import asyncio
+import atexit
 import math
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -24,6 +26,9 @@ GRACE_S = 0.5
 """Between the moment at which Monty is to stop a program, and its worker's end."""
 _HARD_S = 2.0
 """From there until it is given up, should Monty's own deadline fail."""
+_REST_S = 0.1
+"""Before the interpreter ends: threads of Monty's that are still letting go of objects would be killed while they wait
+for it, and that aborts the process."""
 _CPU_CLOCK = 2
 """Linux: the clock of another process's CPU time has the number ~pid << 3 | 2."""
 _NO_VALUE = "\n\nNone"
@@ -78,6 +83,7 @@ class MontySandbox:
 
         async with self._lock:
             if self._pool is None:
+                _rest_at_exit()
                 pool = AsyncMonty(
                     max_processes=self._workers,
                     request_timeout=self._limits.seconds + GRACE_S,
@@ -143,6 +149,11 @@ class _Said:
     def _expire(self) -> None:
         with suppress(RuntimeError):  # the program has ended meanwhile
             self._deadline.reschedule(self._loop.time())
+
+
+@cache
+def _rest_at_exit() -> None:
+    atexit.register(time.sleep, _REST_S)
 
 
 def _bound_cpu(pid: int | None, seconds: float) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from envs.errors import ConfigError
@@ -44,7 +43,7 @@ def url_of(listening: socket.socket) -> str:
 
 @asynccontextmanager
 async def listening(
-    app: FastAPI, at: socket.socket, token: str | None, guard: Callable[[ASGIApp, str | None, bool], ASGIApp] = Guard
+    app: ASGIApp, at: socket.socket, token: str | None, guard: Callable[[ASGIApp, str | None, bool], ASGIApp] = Guard
 ) -> AsyncIterator[None]:
     """Serve the application until the block ends; then wait for answers that are on their way."""
     guarded = guard(app, token, is_loopback(at.getsockname()[0]))

@@ -4,7 +4,6 @@ Publishes what is to be served when something is to be played with it, and only 
 played again: a run that was killed finds there what it played before.
 """
 
-import asyncio
 import json
 import shutil
 import time
@@ -149,7 +148,7 @@ class Arena:
         async with recording(plan, folder) as writer:
             with Progress(folder.parent.name, plan.episodes, False) as shown:
                 company = self.greedy if greedy else self.company
-                await play_all(plan, company, writer, shown, asyncio.Semaphore(plan.concurrency))
+                await play_all(plan, company, writer, shown)
 
 
 def version_of(label: str) -> str:

@@ -38,7 +38,7 @@ SPC = Recipe(
     spc.rewards,
     {
         "iterations": 2,
-        "tasks": 300,
+        "tasks": 700,
         "samples": 1,
         "epochs": 2,
         "minibatch": 64,
@@ -51,8 +51,9 @@ SPC = Recipe(
         "mix_first": True,
         "evaluate_every": 1,
         "validation_samples": 1,
+        "test_tasks": 900,
         "test_samples": 2,
-        "match_tasks": 80,
+        "match_tasks": 240,
         "keep": "all",
     },
     topology="spc",
@@ -67,7 +68,7 @@ SPC = Recipe(
             spc.first_rewards,
             {
                 "iterations": 1,
-                "tasks": 300,
+                "tasks": 100,
                 "samples": 1,
                 "epochs": 2,
                 "minibatch": 64,

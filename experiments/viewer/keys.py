@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envs.errors import ConfigError, clip
-from experiments.runs import CONFIG, SWEEP, TRAINING
+from experiments.runs import ASKED, CONFIG, SWEEP, TRAINING
 from experiments.store import FILE
 
 Kind = Literal["run", "training", "sweep"]
@@ -54,7 +54,7 @@ def kind_of(path: Path) -> Kind | None:
             return "training"
         if _is_run(path):
             return "run"
-        if (path / SWEEP).is_file():
+        if (path / SWEEP).is_file() or (path / ASKED).is_file():
             return "sweep"
         if (path.parent / TRAINING).is_file():  # the folders of a training are no sweeps
             return None

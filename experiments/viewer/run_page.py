@@ -11,6 +11,7 @@ import numpy as np
 
 from agents.cast import Seat
 from envs.errors import ConfigError
+from experiments.spending import price_of
 from experiments.store import StoreReader
 from experiments.viewer.keys import NotThereError, at, int_at, text_at
 from experiments.viewer.library import Library, Looks, Outcome, Outcomes
@@ -31,7 +32,7 @@ from experiments.viewer.records import (
     VoteCount,
 )
 from experiments.viewer.rewards import reward_histograms
-from experiments.viewer.runs_page import forks_of, price, prices, read_row
+from experiments.viewer.runs_page import forks_of, prices, read_row
 
 BARS = 20
 MOST_VALUE = 1e15
@@ -242,11 +243,10 @@ def _cost(library: Library, cast: Any, looks: Looks) -> float | None:
     """Of all roles, each by the price of its model."""
     total = 0.0
     for role in {role for role, _ in looks.tokens}:
-        rates = prices(library).get(text_at(cast, role, "model") or text_at(cast, "*", "model"))
-        cost = price(looks.tokens[role, "prompt"], looks.tokens[role, "completion"], rates)
-        if cost is None:
+        price = price_of(text_at(cast, role, "model") or text_at(cast, "*", "model"), prices(library))
+        if price is None:
             return None
-        total += cost
+        total += price.of(looks.tokens[role, "prompt"], looks.tokens[role, "completion"])
     return total if looks.tokens else None
 
 

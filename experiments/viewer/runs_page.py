@@ -9,6 +9,7 @@ from typing import Any
 from envs.errors import ConfigError
 from experiments import stats
 from experiments.runs import CONFIG, RESULT, SWEEP, TRAINING
+from experiments.spending import PRICES, Price, price_of, read_prices
 from experiments.training.training import METRICS, read_lines
 from experiments.viewer.keys import Kind, NotThereError, at, below, int_at, kind_of, read_json, text_at
 from experiments.viewer.library import Library, Outcomes
@@ -17,8 +18,6 @@ from experiments.viewer.training_page import lines_of
 
 QUIET_S = 300.0
 """After so long without anything stored, an unfinished run is taken for cut short."""
-PRICES = "prices.json"
-"""In the root: model -> {"prompt": dollars a million tokens, "completion": the same}."""
 
 
 def read_runs(library: Library, under: str | None = None) -> RunsPage:
@@ -79,7 +78,7 @@ def forks_of(library: Library, key: str) -> list[tuple[str, Fork]]:
     return found
 
 
-def _run_row(library: Library, path: Path, known: dict[str, Any]) -> RunRow:
+def _run_row(library: Library, path: Path, known: dict[str, Price]) -> RunRow:
     problems: list[Problem] = []
     try:
         config = library.config(path)
@@ -214,30 +213,23 @@ def _changed(library: Library, path: Path) -> float:
     return newest / 1e9
 
 
-def prices(library: Library) -> dict[str, Any]:
+def prices(library: Library) -> dict[str, Price]:
     """Model -> its price, as far as the folder of runs tells."""
 
-    def read() -> dict[str, Any]:
+    def read() -> dict[str, Price]:
         try:
-            return read_json(library.root / PRICES)
+            return read_prices(library.root / PRICES)
         except ConfigError:
             return {}
 
     return library.keep("prices", library.stamp_of(library.root / PRICES), read)
 
 
-def price(prompt: int, completion: int, rates: Any) -> float | None:
-    """US dollars for so many tokens; None where the price is not known."""
-    known = [at(rates, "prompt"), at(rates, "completion")]
-    if not all(isinstance(rate, (int, float)) for rate in known):
-        return None
-    return (prompt * known[0] + completion * known[1]) / 1e6
-
-
-def _cost(models: list[str], outcomes: Outcomes, known: dict[str, Any]) -> float | None:
+def _cost(models: list[str], outcomes: Outcomes, known: dict[str, Price]) -> float | None:
     """Where one model plays every role; who said how much is for the turns to say, and takes longer."""
     if len(models) != 1:
         return None
     rows = outcomes.rows
     spent = sum(row.prompt_tokens for row in rows), sum(row.completion_tokens for row in rows)
-    return price(*spent, known.get(models[0]))
+    price = price_of(models[0], known)
+    return price and price.of(*spent)

@@ -23,7 +23,7 @@ from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import PoolSettings, Serving
 from agents.types import EngineDiedError
 from envs import make_env
-from tests.servers import Behaviour, ChatServer, hangs, refuses, resets, sends
+from experiments.faults.chat_server import Behaviour, ChatServer, hangs, refuses, resets, sends
 
 TEXTS = [f"{task.question} The answer is \\boxed{{{i}}}" for i, task in enumerate(make_env("arithmetic").tasks(24))]
 

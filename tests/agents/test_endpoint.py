@@ -22,7 +22,18 @@ from agents.serving import EndpointSettings, PoolSettings, Serving
 from agents.types import Completion, ToolCall, why_untrainable
 from envs import ConfigError
 from experiments import run
-from tests.servers import Behaviour, ChatServer, breaks_off, drips, hangs, refuses, reply, resets, says, sends
+from experiments.faults.chat_server import (
+    Behaviour,
+    ChatServer,
+    breaks_off,
+    drips,
+    hangs,
+    refuses,
+    reply,
+    resets,
+    says,
+    sends,
+)
 
 KEY = "sk-SECRETsecretSECRETsecret/0123456789+x"
 QUICK: dict[str, Any] = {"max_wait_s": 0.01, "retries": 2}

@@ -288,6 +288,43 @@ def test_a_template_without_a_system_role_gets_the_words_anyway(chat: ChatTokeni
     assert text == "<|user|>Be brief.\n\n1 + 1<|end|><|assistant|>"
 
 
+TOOL_TEMPLATE = """\
+{%- if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|user|>{% endif -%}
+<tool_response>{{ m.content }}</tool_response>
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}<|end|>{% endif %}
+{%- else %}<|{{ m.role }}|>{{ m.content }}
+{%- for call in m.tool_calls or [] -%}
+<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>
+{%- endfor %}<|end|>{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+"""In the manner of Qwen's: outputs that come together share a user's message."""
+
+
+def test_tools_are_shown_and_their_outputs_go_on_from_the_sampled_ids() -> None:
+    chat = ChatTokenizer(AutoTokenizer.from_pretrained(EMBEDDED), "here")
+    chat.tokenizer.chat_template = TOOL_TEMPLATE
+    tool = {"type": "function", "function": {"name": "python", "parameters": {"type": "object"}}}
+    asked = Request("k", (Message("user", "6 * 7?"),), Sampling(), 1, tools=(tool,))
+    prompt = chat.encode_request(asked)
+    assert chat.tokenizer.decode(prompt).startswith('<|system|>{"type": "function", "function": {"name": "python"')
+    calls = "".join(f'<tool_call>{{"name": "python", "arguments": {{"code": "{i}"}}}}</tool_call>' for i in (1, 2))
+    reply = [*chat.encode_text(calls), *chat.end_ids]
+    words, made = chat.parse(asked, prompt, chat.decode(reply))
+    assert words == "" and [call.arguments for call in made] == ['{"code": "1"}', '{"code": "2"}']
+    outputs = [Message("tool", text, tool_call_id=call.id) for text, call in zip(("a", "b<|end|>"), made, strict=True)]
+    history = (*asked.messages, Message("assistant", words, made))
+    after = chat.encode(outputs, [*prompt, *reply], history, (tool,))
+    assert after[: len(prompt) + len(reply)] == [*prompt, *reply]
+    assert chat.tokenizer.decode(after) == chat.tokenizer.decode(chat.encode([*history, *outputs], tools=(tool,)))
+    assert chat.tokenizer.decode(after[len(prompt) + len(reply) :]) == (
+        "<|user|><tool_response>a</tool_response><tool_response>b< |end|></tool_response><|end|><|assistant|>"
+    )
+
+
 # Directories
 
 

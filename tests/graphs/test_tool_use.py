@@ -1,6 +1,7 @@
 """Tool use: what is run, what the solver is shown of it, and each way to end."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 import pytest
 
 from agents import Cast, ScriptedEngine, open_company
+from agents.types import Message, Request
 from envs import ConfigError
-from envs.sandbox import Ran, Stopped, monty, why_unavailable
+from envs.sandbox import monty, why_unavailable
 from experiments.catalogue import catalogue
+from experiments.credit import samples_of
 from graphs import build, play, tool_use, topology
 from graphs.shapes import chain
-from graphs.tool_use import observed
+from graphs.tool_use import TOOLS
 from graphs.turns import Episode
 from tests.conftest import PlayScripted, WordEnv
+from tests.servers import ChatServer, says
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty"))
 YES = "\\boxed{yes}"
@@ -102,13 +106,6 @@ def test_a_reply_with_neither_code_nor_answer_ends_without_an_answer(play_script
     assert episode.turns[-1].failure is not None
 
 
-def test_what_the_clock_decides_is_not_shown() -> None:
-    assert observed(Stopped("time", "no end within 1 s", "1\n2\n", 1.0)) == "Error: no end within 1 s"
-    assert observed(Stopped("crash", "the worker process died", "1\n", 1.0)) == "Error: the worker process died"
-    assert observed(Stopped("memory", "too much", "1\n", 1.0)) == "1\nError: too much"
-    assert observed(Ran("\n a \n\n", 1.0)) == " a "
-
-
 def test_python_itself_where_there_is_bubblewrap(play_scripted: PlayScripted) -> None:
     if problem := why_unavailable("bubblewrap"):
         pytest.skip(problem)
@@ -189,3 +186,121 @@ def test_what_a_topology_opens_gets_its_settings_and_is_closed(play_scripted: Pl
 
     play_scripted(mine, {}, {"size": 3})
     assert seen == [3, "played", "closed"]
+
+
+def called(name: str = "python", **arguments: Any) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+class TestCalls:
+    """With form=calls."""
+
+    def play(self, play_scripted: PlayScripted, *replies: str, **settings: Any) -> Episode:
+        return play_scripted(tool_use, {"tool_solver": [*replies]}, {"form": "calls", **settings})
+
+    def test_a_call_is_run_and_answered_by_a_tools_message(self, play_scripted: PlayScripted) -> None:
+        episode = self.play(play_scripted, f"I compute it. {called(code='print(6 * 7)')}", YES)
+        assert (episode.calls, episode.answer, episode.stop_reason) == (2, "yes", "answered")
+        first, second = episode.turns
+        assert first.reply == "I compute it." and first.result is None and first.failure is None
+        assert second.messages == (Message("tool", "42", tool_call_id=first.tool_calls[0].id),)
+        assert (first.move, second.move, second.follows) == ("solve_by_calls", "solve_by_calls", first.id)
+        assert first.messages[1].content.endswith("\n\nProblem: Question 0?")
+
+    def test_the_tool_is_shown_at_every_turn_and_the_conversation_goes_on(self) -> None:
+        asked: list[Request] = []
+
+        def reply(request: Request) -> str:
+            asked.append(request)
+            return YES if len(asked) == 3 else called(code=f"print({len(asked)})")
+
+        episode = asyncio.run(played(ScriptedEngine(reply), {"form": "calls"}))
+        assert [request.tools for request in asked] == [TOOLS] * 3 and asked[0].tool_choice == "auto"
+        assert [message.role for message in asked[2].history] == ["system", "user", "assistant", "tool", "assistant"]
+        assert asked[2].history[2].tool_calls == episode.turns[0].tool_calls
+        assert [message.content for message in asked[2].messages] == ["2"]
+
+    def test_what_the_sandbox_shows_is_never_trained_on(self, play_scripted: PlayScripted) -> None:
+        episode = self.play(play_scripted, called(code="print(6 * 7)"), YES)
+        first, second = samples_of([episode]).samples
+        assert second.prompt_ids == (*first.prompt_ids, *first.token_ids, *b"42"), "what came before, then the output"
+        assert bytes(second.token_ids) == YES.encode() and all(second.trained)
+
+    def test_all_calls_of_a_reply_are_run_and_each_is_answered(self, play_scripted: PlayScripted) -> None:
+        programs = ["import time\ntime.sleep(0.2)\nprint(1)", "print(1 / 0)", "print(3)"]
+        episode = self.play(play_scripted, "".join(called(code=program) for program in programs), YES, workers=1)
+        first, second = episode.turns
+        assert [m.content for m in second.messages] == ["1", "Error: line 1: ZeroDivisionError: division by zero", "3"]
+        assert [m.tool_call_id for m in second.messages] == [call.id for call in first.tool_calls]
+        assert len({call.id for call in first.tool_calls}) == 3
+
+    @pytest.mark.parametrize(
+        ("call", "said"),
+        [
+            (called("bash", code="ls"), "Error: there is no tool 'bash'; call python"),
+            (called(), "code: Field required"),
+            (called(code=""), "code: there is no code"),
+            (called(program="print(1)"), "code: Field required"),
+            ('<tool_call>{"name": "python", "arguments": "print(1)"}</tool_call>', "Invalid JSON: expected value"),
+        ],
+    )
+    def test_a_call_that_is_none_comes_back_as_an_error(
+        self, play_scripted: PlayScripted, call: str, said: str
+    ) -> None:
+        episode = self.play(play_scripted, f"{call}{called(code='print(2)')}", YES)
+        wrong, right = episode.turns[1].messages
+        assert wrong.role == "tool" and wrong.content.startswith("Error: ") and said in wrong.content
+        assert right.content == "2" and episode.answer == "yes"
+
+    def test_calls_go_before_an_answer_in_the_same_reply(self, play_scripted: PlayScripted) -> None:
+        episode = self.play(play_scripted, f"\\boxed{{no}} {called(code='print(1)')}", YES)
+        assert (episode.calls, episode.answer) == (2, "yes")
+
+    def test_it_ends_at_the_last_turn_whose_calls_are_not_run(self, play_scripted: PlayScripted) -> None:
+        episode = self.play(play_scripted, *[called(code="print(1)")] * 2, turns=2)
+        assert (episode.calls, episode.answer, episode.stop_reason) == (2, None, "2 turns")
+        assert episode.failure is None and episode.turns[-1].failure is None
+
+    @pytest.mark.parametrize("reply", ["", "I do not know.", "<tool_call>{python: print(1)}</tool_call>", code("1")])
+    def test_a_reply_with_neither_calls_nor_answer_ends_without_one(
+        self, play_scripted: PlayScripted, reply: str
+    ) -> None:
+        episode = self.play(play_scripted, called(code="print(1)"), reply)
+        assert (episode.calls, episode.answer, episode.stop_reason) == (2, None, "unreadable reply")
+
+    def test_a_hostile_program_is_held_to_the_limits(self, play_scripted: PlayScripted) -> None:
+        calls = [called(code="while True: pass"), called(code="open('/etc/passwd')"), called(code="print(1)")]
+        episode = self.play(play_scripted, "".join(calls), YES, seconds=0.5)
+        shown = [message.content for message in episode.turns[1].messages]
+        assert shown[0] == "Error: no end within 0.5 s" and "PermissionError" in shown[1] and shown[2] == "1"
+
+    def test_in_the_text_form_a_call_is_no_call(self, play_scripted: PlayScripted) -> None:
+        episode = play_scripted(tool_use, {"tool_solver": [called(code="print(1)")]})
+        assert (episode.calls, episode.stop_reason, episode.turns[0].tool_calls) == (1, "unreadable reply", ())
+
+    def test_a_server_of_openais_protocol_calls_the_tool(self) -> None:
+        def makes(*calls: tuple[str, str]) -> Any:
+            functions = [{"id": "x", "type": "function", "function": {"name": n, "arguments": a}} for n, a in calls]
+            return says(None, finish="tool_calls", tool_calls=functions)
+
+        program, bad = ("python", json.dumps({"code": "print(6 * 7)"})), ("python", "print(")
+        with ChatServer(makes(program, bad), says(YES)) as server:
+            episode = asyncio.run(played(f"openai:tiny@{server.url}", {"form": "calls"}))
+        assert (episode.answer, episode.stop_reason, episode.failure) == ("yes", "answered", None)
+        first, second = server.asked
+        assert first["tools"] == second["tools"] == [*TOOLS] and first["tool_choice"] == "auto"
+        *_, asked, ran, refused = second["messages"]
+        assert [call["function"]["arguments"] for call in asked["tool_calls"]] == [program[1], bad[1]]
+        assert [call["id"] for call in asked["tool_calls"]] == [ran["tool_call_id"], refused["tool_call_id"]]
+        assert (ran["role"], ran["content"]) == ("tool", "42") and refused["content"].startswith("Error: ")
+
+    @pytest.mark.model
+    def test_a_model_whose_template_shows_no_tools_says_so(self) -> None:
+        failure = asyncio.run(played("embedded", {"form": "calls"})).failure
+        assert failure is not None and "shows no tools; take a model that was trained on them" in failure
+
+
+async def played(model: Any, settings: dict[str, Any]) -> Episode:
+    env, topology_ = WordEnv(), build(tool_use, settings)
+    async with open_company(Cast.all(model), topology_.roles, "local") as company, topology_.opened():
+        return await play(topology_, env, env.tasks(1)[0], company)

@@ -1,0 +1,1 @@
+"""Capacity: how many GPUs, for how long, at what cost. `palaestra plan` prints it."""
