@@ -11,12 +11,16 @@ from envs.check import check_env
 from envs.dataset import PRESETS, Dataset, dataset, preset
 from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.grading import Grader, GraderError
+from envs.pool import Pool
+from envs.proposals import Proposals
 from envs.steps import Steps
 from envs.types import Env, Split, Task, Verdict, final_answer
 
 ENVS: dict[str, Callable[..., Env]] = {
     "arithmetic": Arithmetic,
     "dataset": dataset,
+    "pool": Pool,
+    "proposals": Proposals,
     "steps": Steps,
     **{name: preset(name) for name in PRESETS},
 }
@@ -53,6 +57,8 @@ __all__ = [
     "Env",
     "Grader",
     "GraderError",
+    "Pool",
+    "Proposals",
     "Split",
     "Steps",
     "Task",

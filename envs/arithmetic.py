@@ -19,6 +19,8 @@ from envs.errors import ConfigError
 from envs.types import ErrorKind, Split, Task, Verdict
 
 LEVELS = range(1, 9)
+LONGEST = 400
+"""Characters of a question that is read as a problem: a model may write numbers without end."""
 Numbers = Literal["small", "large"]
 LARGEST: dict[Numbers, int] = {"small": 99, "large": 999}
 _OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -228,7 +230,7 @@ class Arithmetic:
         misses = 0
         while len(tasks) < n:
             expression = make_expression(rng, self.level, self.numbers)
-            task = self._task(expression)
+            task = _task(expression)
             if split_of(expression) != split or task.id in tasks:
                 misses += 1
                 if misses > 5000 + 50 * n:
@@ -240,14 +242,10 @@ class Arithmetic:
             tasks[task.id] = task
         return list(tasks.values())
 
-    def _task(self, expression: str) -> Task:
-        digest = hashlib.sha256(expression.encode()).hexdigest()[:10]
-        return Task(
-            id=f"arithmetic-{self.level}-{self.numbers}-{digest}",
-            question=question(expression),
-            answers=(str(reference(expression)[-1].result),),
-            details={"expression": expression, "level": self.level, "numbers": self.numbers},
-        )
+    def posed(self, question: str) -> Task | None:
+        """See envs.types.Poses. Of any number of operations; every value on the way has to lie in 0–999."""
+        expression = parse_expression(question) if len(question) <= LONGEST else None
+        return _task(expression) if expression and numbers_of(expression) else None
 
     async def judge(self, task: Task, answer: str | None) -> Verdict:
         number = _integer(answer)
@@ -281,6 +279,17 @@ class Arithmetic:
     async def group(self, answers: Sequence[str]) -> list[int]:
         keys = [answer.strip() if (number := _integer(answer)) is None else number for answer in answers]
         return [keys.index(key) for key in keys]
+
+
+def _task(expression: str) -> Task:
+    level, numbers = len(reference(expression)), numbers_of(expression)
+    digest = hashlib.sha256(expression.encode()).hexdigest()[:10]
+    return Task(
+        id=f"arithmetic-{level}-{numbers}-{digest}",
+        question=question(expression),
+        answers=(str(reference(expression)[-1].result),),
+        details={"expression": expression, "level": level, "numbers": numbers},
+    )
 
 
 def _integer(answer: str | None) -> int | None:

@@ -101,6 +101,16 @@ class Spoils(Protocol):
         ...
 
 
+@runtime_checkable
+class Poses(Protocol):
+    """An env for which problems can be made up, and that knows what is right of such a problem too."""
+
+    def posed(self, question: str) -> Task | None:
+        """The task that a question is; None where it is no problem of the env. For audits alone: whoever learns from
+        what was made up must not know the answer."""
+        ...
+
+
 def split_steps(text: str) -> list[str]:
     """The steps of a solution: its paragraphs where it has several, else its lines. Joined they are the text again,
     so that what stands before a step is a beginning that can be gone on from."""

@@ -102,11 +102,32 @@ async def pseudo_label(
     Raises:
         ConfigError: no answers at all.
     """
-    said = [answer for answer in answers if answer is not None and answer.strip()]
-    groups = await env.group([*said, *([] if own is None else [own])])
-    counts = sorted(tally(groups[: len(said)]).items(), key=lambda item: -item[1])
-    agrees = None if own is None else bool(counts) and groups[-1] == counts[0][0]
-    return PseudoLabel(tuple((said[group], int(count)) for group, count in counts), len(answers), of, agrees)
+    said = [i for i, answer in enumerate(answers) if answer is not None and answer.strip()]
+    asked = [answers[i] for i in said] + ([] if own is None else [own])
+    found = await env.group(asked)  # pyright: ignore[reportArgumentType]
+    groups: list[int | None] = [None] * len(answers)
+    for i, group in zip(said, found, strict=False):
+        groups[i] = said[group]
+    return counted(answers, groups, None if own is None else said[found[-1]] if found[-1] < len(said) else -1, of)
+
+
+def counted(
+    answers: Sequence[str | None],
+    groups: Sequence[int | None],
+    own: int | None = None,
+    of: Denominator = "samples",
+) -> PseudoLabel:
+    """The same where the env has grouped the answers before.
+
+    Args:
+        answers: see `pseudo_label`.
+        groups: for each the place of the first that is equivalent to it; None for one that could not be read.
+        own: that of the answer of whoever wrote the question, -1 for one that nobody else gave; None for none.
+        of: see `pseudo_label`.
+    """
+    counts = sorted(tally([g for g in groups if g is not None]).items(), key=lambda item: -item[1])
+    agrees = None if own is None else bool(counts) and own == counts[0][0]
+    return PseudoLabel(tuple((str(answers[g]), int(n)) for g, n in counts), len(answers), of, agrees)
 
 
 def label_of(task: Task) -> PseudoLabel:

@@ -8,6 +8,7 @@ from graphs.chat_model import RoleModel, chat_model
 from graphs.mad import mad
 from graphs.merge import gsa, universal
 from graphs.play import play
+from graphs.pose import pose
 from graphs.python_tool import python_tool
 from graphs.refine import actor_critic, friction, self_debug, self_refine
 from graphs.selforg import selforg
@@ -31,7 +32,7 @@ TOPOLOGIES: dict[str, Builder] = {
         *(solo, vote, certainty, rpc, p_true, fobar, best_of_n, universal, gsa, collective),
         *(self_refine, actor_critic, stepwise, step_search, self_debug, friction, verify_refine),
         *(society, mad, selforg, tool_use),
-        *(spc, spc_pairs, judge_steps),
+        *(spc, spc_pairs, judge_steps, pose),
     )
 }
 
@@ -68,6 +69,7 @@ __all__ = [
     "p_true",
     "play",
     "plurality",
+    "pose",
     "python_tool",
     "revise",
     "rpc",

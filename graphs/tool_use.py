@@ -16,10 +16,11 @@ when it is code, which is then not run. Output of a program whose time was up is
 machine's doing.
 
 All episodes of a run share one sandbox (docs/sandbox.md), opened when it is first needed and closed with the run.
+`solving` gives the nodes to other topologies, whose solver makes several attempts side by side.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from langgraph.runtime import Runtime
@@ -35,8 +36,11 @@ from graphs.python_tool import sandboxes, shared_sandbox
 from graphs.shapes import loop
 from graphs.table import Ask, Stage, Table, speak
 from graphs.topology import Graph, topology
+from graphs.turns import Turn
 
 TOOL_SOLVER = "tool_solver"
+Form = Literal["text", "calls"]
+Runs = Callable[[str], Awaitable[str]]
 TOOLS = (
     {
         "type": "function",
@@ -49,7 +53,7 @@ TOOLS = (
 @topology(roles=lambda **_: (TOOL_SOLVER,), calls=lambda turns=8, **_: turns, opens=lambda **_: sandboxes())
 def tool_use(
     turns: Annotated[int, Field(ge=1, le=100)] = 8,
-    form: Literal["text", "calls"] = "text",
+    form: Form = "text",
     sandbox: Backend = "monty",
     seconds: float = LIMITS.seconds,
     memory_mb: int = LIMITS.memory_mb,
@@ -64,9 +68,25 @@ def tool_use(
         memory_mb: MiB that a program may use.
         workers: most programs at once, in a run.
     """
+    begin, observe, done = solving(sandboxed("tool_use", sandbox, seconds, memory_mb, workers), turns, form)
+
+    async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
+        last = state.turns[-1]
+        reason = "answered" if last.answer else "unreadable reply" if last.failure else f"{turns} turns"
+        return {"answer": last.answer, "stop_reason": reason}
+
+    return loop(begin, observe, settle, done)
+
+
+def sandboxed(name: str, sandbox: Backend, seconds: float, memory_mb: int, workers: int) -> Runs:
+    """What runs a topology's programs, in the sandbox that all episodes of a run share.
+
+    Raises:
+        ConfigError: it cannot run here, or its limits cannot be.
+    """
     limits = Limits(seconds, memory_mb, LIMITS.output_chars)
     if problem := why_unavailable(sandbox):
-        raise ConfigError(f"topology tool_use: sandbox {sandbox}: {problem}")
+        raise ConfigError(f"topology {name}: sandbox {sandbox}: {problem}")
 
     async def run(code: str) -> str:
         opened = shared_sandbox(sandbox, limits, workers)
@@ -74,40 +94,75 @@ def tool_use(
             raise EngineError("no sandbox is open; play the topology within `async with topology.opened()`")
         return Outcome.of(await opened.run(code)).text
 
+    return run
+
+
+def solving(
+    run: Runs,
+    turns: int,
+    form: Form = "text",
+    attempts: int = 1,
+    question: Callable[[Any], str] = lambda state: state.question,
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[Any], bool]]:
+    """The nodes of a solver with the tool, and whether all attempts have ended.
+
+    Args:
+        run: gives the output of a program.
+        turns: most replies of an attempt.
+        form: how programs are written.
+        attempts: side by side, none of which knows of another.
+        question: what is to be solved.
+    """
+    first = SOLVE_BY_CALLS if form == "calls" else SOLVE_WITH_TOOL
+    tools = TOOLS if form == "calls" else ()
+
+    # Not annotated as Table: LangGraph would show them no more than that of a table with fields of its own.
+    async def begin(state: Any, runtime: Runtime[Stage]) -> dict[str, Any]:
+        asks = [Ask(TOOL_SOLVER, first, {"question": question(state)}, tools=tools)] * attempts
+        return {"turns": await speak(state, runtime, asks, state.round + 1), "round": state.round + 1}
+
+    async def observe(state: Any, runtime: Runtime[Stage]) -> dict[str, Any]:
+        asks = await asyncio.gather(*(_shown(last, run) for last in going_on(state)))
+        return {"turns": await speak(state, runtime, asks, state.round + 1), "round": state.round + 1}
+
+    def going_on(state: Table) -> list[Turn]:
+        """The last turns of the attempts of which something is to be run."""
+        lasts = [own[-1] for own in attempts_of(state.turns) if len(own) < turns]
+        return [last for last in lasts if last.tool_calls or (isinstance(last.result, ToolUse) and last.result.code)]
+
+    return begin, observe, lambda state: not going_on(state)
+
+
+def attempts_of(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The solver's attempts in the order in which they were begun, each as its turns. All but the first turn of one
+    follow what was run."""
+    begun: dict[str, str] = {}
+    found: dict[str, list[Turn]] = {}
+    for turn in turns:
+        if turn.role == TOOL_SOLVER:
+            begun[turn.id] = begun[turn.follows] if turn.follows else turn.id
+            found.setdefault(begun[turn.id], []).append(turn)
+    return list(found.values())
+
+
+def runs_of(attempt: Sequence[Turn]) -> int:
+    """How many programs an attempt ran; calls that were none count as well."""
+    return sum(len(turn.tool_calls) or 1 for turn in attempt[:-1])
+
+
+async def _shown(last: Turn, run: Runs) -> Ask:
+    """The solver asked to go on from what its last turn had run."""
+    if not last.tool_calls:
+        return Ask(TOOL_SOLVER, OBSERVE, {"output": await run(last.result.code)}, follows=last)
+
     async def answer(call: ToolCall) -> Message:
         return Message("tool", await _answered(call, run), tool_call_id=call.id)
 
-    async def begin(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
-        fields = {"question": state.question}
-        if form == "calls":
-            ask = Ask(TOOL_SOLVER, SOLVE_BY_CALLS, fields, tools=TOOLS)
-        else:
-            ask = Ask(TOOL_SOLVER, SOLVE_WITH_TOOL, fields)
-        return {"turns": await speak(state, runtime, [ask], state.round + 1), "round": state.round + 1}
-
-    async def observe(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
-        last = state.turns[-1]
-        if last.tool_calls:
-            outputs = await asyncio.gather(*map(answer, last.tool_calls))
-            ask = Ask(TOOL_SOLVER, SOLVE_BY_CALLS, follows=last, tools=TOOLS, outputs=outputs)
-        else:
-            ask = Ask(TOOL_SOLVER, OBSERVE, {"output": await run(last.result.code)}, follows=last)
-        return {"turns": await speak(state, runtime, [ask], state.round + 1), "round": state.round + 1}
-
-    async def settle(state: Table, runtime: Runtime[Stage]) -> dict[str, Any]:
-        last = state.turns[-1]
-        reason = "answered" if last.answer else "unreadable reply" if last.failure else f"{turns} turns"
-        return {"answer": last.answer, "stop_reason": reason}
-
-    def done(state: Table) -> bool:
-        last = state.turns[-1]
-        goes_on = last.tool_calls or (isinstance(last.result, ToolUse) and last.result.code)
-        return len(state.turns) >= turns or not goes_on
-
-    return loop(begin, observe, settle, done)
+    outputs = await asyncio.gather(*map(answer, last.tool_calls))
+    return Ask(TOOL_SOLVER, SOLVE_BY_CALLS, follows=last, tools=TOOLS, outputs=outputs)
 
 
-async def _answered(call: ToolCall, run: Callable[[str], Awaitable[str]]) -> str:
+async def _answered(call: ToolCall, run: Runs) -> str:
     if call.name != TOOL:
         return f"Error: there is no tool {clip(call.name)}; call {TOOL}"
     try:

@@ -14,7 +14,7 @@ import pytest
 from envs.sandbox import why_unavailable
 from experiments import Run
 from experiments.command import main
-from tests.servers import ChatServer, says
+from experiments.faults.chat_server import ChatServer, says
 
 ROOT = Path(__file__).parents[1]
 DOC = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ def test_the_settings_that_it_names_are_there() -> None:
 
 def test_what_it_says_of_the_game_is_what_is_played() -> None:
     plan = make_training_plan("spc", None, None, None, 0, {}, "local", None)
-    assert RECIPES["spc"].first is not None and plan.schedule.restart and plan.schedule.buffer
+    assert list(RECIPES["spc"].stages) == ["first"] and plan.schedule.restart and plan.schedule.buffer
     assert plan.schedule.iterations == 2 and plan.exam.topology.name == "judge_steps"
     assert {learner.name for learner in plan.learners} == {"critic", "sneaky"}
 

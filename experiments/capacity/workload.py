@@ -162,8 +162,8 @@ def _measurements(training: TrainingPlan) -> list[tuple[str, int, int, int]]:
 
 def _of_training(training: TrainingPlan) -> tuple[str, ...]:
     supposed = ["Every turn of a role that learns is learned from; in truth groups that did all alike are left out."]
-    if training.recipe.first is not None:
-        supposed.append("The training of the first policies is not counted.")
+    if training.recipe.stages:
+        supposed.append("Trainings that this one is made of are not counted.")
     if training.recipe.rules is not None and training.schedule.match_tasks:
         supposed.append("Matches between earlier policies are not counted.")
     return tuple(supposed)

@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from agents.cast import Cast, Seat
@@ -29,7 +27,8 @@ from envs.errors import ConfigError
 from experiments import Run, run, stats
 from experiments.judging import Judging, JudgingDifference, compare_judging, judging
 from experiments.runs import RESULT, RUNS
-from experiments.show import console, difference, percent, plain
+from experiments.show import console, difference, percent
+from experiments.studies.tables import common_to, named, study_table
 from experiments.training.report import what_of
 from experiments.training.training import Training
 from graphs.turns import Episode
@@ -166,47 +165,38 @@ def _add(scores: dict[str, list[float]], more: dict[str, list[float]], seed: int
 
 
 def render(rows: Sequence[Row]) -> RenderableType:
-    common = [part for part in rows[0].what if all(part in row.what for row in rows)]
+    common = common_to([row.what for row in rows])
     tables: list[RenderableType] = [Text(f"{', '.join(common)}; intervals are 95 %, paired", style="table.title")]
-    natural = _table("the solver's own errors, %", "right steps", "wrong steps", "mean", "gained", "at temperature 0")
+    natural = study_table(
+        "the solver's own errors, %", "right steps", "wrong steps", "mean", "gained", "at temperature 0"
+    )
     for row in rows:
         sides = [(row.before, row.after)]
         natural.add_row(
-            *_named(row, common),
+            *named(row.runs, row.what, common),
             *(_change(getattr(a, key), getattr(b, key)) for key in ("a_c", "a_e", "balanced") for a, b in sides),
             _interval(row.gained.balanced, row.gained.balanced_ci95),
             _interval(row.greedy.balanced, row.greedy.balanced_ci95) if row.greedy else "",
         )
-    others = _table(
+    others = study_table(
         "found of unseen generators' errors, and attacks on the first critic, %", "found", "gained", "attack", "gained"
     )
     for row in rows:
         others.add_row(
-            *_named(row, common),
+            *named(row.runs, row.what, common),
             _change(row.unseen_before, row.unseen_after),
             difference(row.unseen) if row.unseen else "",
             _change(row.attack_before, row.attack_after),
             difference(row.attack) if row.attack else "",
         )
-    habits = _table("verdicts that compute something, and those that assert, %", "share", "right", "share", "right")
+    habits = study_table(
+        "verdicts that compute something, and those that assert, %", "share", "right", "share", "right"
+    )
     for row in rows:
         parts = [(getattr(row.before, kind), getattr(row.after, kind)) for kind in ("recomputed", "asserted")]
         cells = [_change(getattr(a, key), getattr(b, key)) for a, b in parts for key in ("share", "accuracy")]
-        habits.add_row(*_named(row, common), *cells)
+        habits.add_row(*named(row.runs, row.what, common), *cells)
     return Group(*tables, natural, others, habits)
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title, style="table.title"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("runs", overflow="fold")
-    table.add_column("", overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _named(row: Row, common: Sequence[str]) -> tuple[Text, Text]:
-    return plain(" ".join(row.runs)), plain("\n".join(part for part in row.what if part not in common))
 
 
 def _change(before: float | None, after: float | None) -> str:

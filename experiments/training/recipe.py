@@ -20,6 +20,8 @@ from graphs.turns import Episode
 
 if TYPE_CHECKING:
     from experiments.training.arena import Arena, Weights
+    from experiments.training.asked import Asked
+    from experiments.training.stages import Stages
     from experiments.training.training import Line
 
 Items = Sequence[Sample | Pair]
@@ -42,6 +44,19 @@ class Lesson:
 
 Teach = Callable[[Iterable[Episode], Credit, Schedule, int], Lesson]
 """(episodes that share baselines, credit, schedule, seed) -> lesson. Samples keep the turns' own policies."""
+
+
+class Conduct(Protocol):
+    """Goes through the stages of a training that has no loop of its own."""
+
+    def check(self, asked: "Asked") -> None:
+        """See that the stages will find nothing wrong with the arguments. Raises ConfigError."""
+        ...
+
+    def run(self, stages: "Stages") -> None:
+        """Train and play, stage by stage, and record what came of it. Called again where a run was stopped: stages
+        that are finished are left as they are."""
+        ...
 
 
 class Rules(Protocol):
@@ -89,8 +104,12 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Beside the schedule's, where nothing else is set: as with `--set`."""
     exam: Exam | None = None
-    first: "Recipe | None" = None
-    """By which the policies are made that this one starts from: a training of its own, in the folder `first`."""
+    stages: Mapping[str, "Recipe"] = field(default_factory=dict)
+    """Trainings of their own that this one is made of, each in a folder of it; `NAME.KEY` sets what is theirs alone.
+    Where nobody conducts them, each comes once, in order, before the loop: it starts from the weights of the one
+    before, and the loop from those of the last."""
+    conduct: Conduct | None = None
+    """Goes through the stages in place of the loop."""
     rules: Rules | None = None
     """Of a game between policies; None where all play with their newest weights."""
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from envs.errors import ConfigError, clip, unknown
 from experiments.credit import Credit
-from experiments.training import critique_loop, spc
-from experiments.training.recipe import Exam, Recipe, imitation, policy_gradient, preferences
+from experiments.training import agent0, critique_loop, spc
+from experiments.training.recipe import Exam, Recipe, adpo, imitation, policy_gradient, preferences
 from graphs import load_function
+from graphs.pose import SOLVER
+from graphs.tool_use import TOOL_SOLVER
 
 FROZEN = Path(__file__).with_name("steps-level8.jsonl")
 """Solutions of the embedded model with their first wrong steps: what critics are measured on."""
@@ -58,25 +60,27 @@ SPC = Recipe(
     env="arithmetic",
     settings={**_GAME, "sabotages": 4, "critiques": 2, "solutions": 6},
     exam=Exam("judge_steps", "steps", {"env.path": str(FROZEN), "env.ask": "step", "env.validation": 0.25}),
-    first=Recipe(
-        "spc_first",
-        spc.pairs,
-        "sft",
-        spc.first_rewards,
-        {
-            "iterations": 1,
-            "tasks": 100,
-            "samples": 1,
-            "epochs": 2,
-            "minibatch": 64,
-            "roles": "critic,sneaky",
-            "evaluate_every": 0,
-            "test_tasks": 0,
-        },
-        topology="spc_pairs",
-        env="arithmetic",
-        settings={**_GAME, "trainer.learning_rate": 5e-4},
-    ),
+    stages={
+        "first": Recipe(
+            "spc_first",
+            spc.pairs,
+            "sft",
+            spc.first_rewards,
+            {
+                "iterations": 1,
+                "tasks": 100,
+                "samples": 1,
+                "epochs": 2,
+                "minibatch": 64,
+                "roles": "critic,sneaky",
+                "evaluate_every": 0,
+                "test_tasks": 0,
+            },
+            topology="spc_pairs",
+            env="arithmetic",
+            settings={**_GAME, "trainer.learning_rate": 5e-4},
+        )
+    },
     rules=spc.Meetings(),
 )
 CRITIQUE_LOOP = Recipe(
@@ -110,6 +114,60 @@ CRITIQUE_LOOP = Recipe(
     exam=Exam("solo"),
 )
 
+
+def _co_evolution(name: str, tool: bool) -> Recipe:
+    """Agent0, or without the tool R-Zero."""
+    solver, protocol = (TOOL_SOLVER, "tool_use") if tool else (SOLVER, "solo")
+    turns = {"turns": 12} if tool else {}
+    reward = {"reward": "paper", "tool_reward": None, "repetition": None, "own_answer": None}
+    posed = {"answers": 10, "tool": tool, **turns}
+    roles = {"policy.rank": 32, "proposer.policy": "proposer", f"{solver}.policy": "executor"}
+    once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
+
+    def solver_learns(name: str, iterations: int, tasks: int) -> Recipe:
+        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, "minibatch": 128, **once}
+        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns, "trainer.learning_rate": 5e-4}
+        return Recipe(name, adpo, "adpo", schedule=schedule, topology=protocol, env="pool", settings=own)
+
+    return Recipe(
+        name,
+        agent0.rewarded,
+        schedule={
+            "iterations": 3,
+            "test_tasks": 150,
+            "test_samples": 2,
+            "evaluate_every": 0,
+            "validation_tasks": 40,
+            "validation_samples": 2,
+        },
+        topology="pose",
+        env="proposals",
+        settings={**roles, **posed, **reward},
+        exam=Exam(protocol, "arithmetic", {"env.level": 7, **turns}),
+        stages={
+            "curriculum": Recipe(
+                "curriculum",
+                agent0.rewarded,
+                schedule={"iterations": 5, "tasks": 8, "samples": 4, "roles": "proposer", **once},
+                topology="pose",
+                env="proposals",
+                settings={
+                    **roles,
+                    **posed,
+                    **reward,
+                    "trainer.learning_rate": 1e-3,
+                    "loss.beta": 0.01,
+                    "loss.clip_high": 0.3,
+                },
+            ),
+            "executor": solver_learns("executor", 24, 12),
+            # Of grounded rewards alone.
+            "student": solver_learns("student", 2, 4),
+        },
+        conduct=agent0.CoEvolution(),
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     "grpo": _gradient("grpo", "grpo", "grpo"),
     "reinforce++": _gradient("reinforce++", "reinforce++", "reinforce++"),
@@ -119,6 +177,8 @@ RECIPES: Mapping[str, Recipe] = {
     "dpo": Recipe("dpo", preferences, "dpo", replays=True),
     "critique_loop": CRITIQUE_LOOP,
     "spc": SPC,
+    "agent0": _co_evolution("agent0", tool=True),
+    "r_zero": _co_evolution("r_zero", tool=False),
 }
 LINES = {
     "grpo": "advantages over the attempts at one task, clipped ratios, a KL penalty",
@@ -129,6 +189,8 @@ LINES = {
     "dpo": "of two replies to one prompt the better is preferred",
     "critique_loop": "solutions that are right, at once or mended, and the critiques that mended them, by heart",
     "spc": "a sneaky generator and a critic play against each other, in rounds",
+    "agent0": "a proposer and a solver with a tool learn from each other, without data",
+    "r_zero": "the same without the tool",
 }
 
 

@@ -126,8 +126,7 @@ class Registry:
         """
         found = self._kept(policy, version)
         self.pin(policy, version)
-        directory = self.path(found)
-        return {"adapter": str(directory)} if (directory / ADAPTER).is_file() else {"model": f"hf:{directory}"}
+        return seat_settings(self.path(found))
 
     def drop(self, before: int, but: Collection[Version] = ()) -> None:
         """Remove the weights of versions that are older than so many updates, but the first, pinned and named ones."""
@@ -171,6 +170,11 @@ class Registry:
         self.root.mkdir(parents=True, exist_ok=True)
         stored = {"versions": [asdict(version) for version in self._versions], "current": self._current}
         write_whole(self.root / FILE, stored)
+
+
+def seat_settings(directory: Path) -> dict[str, str]:
+    """A seat's settings that have a role played by weights in a folder: an adapter on its model, or a model."""
+    return {"adapter": str(directory)} if (directory / ADAPTER).is_file() else {"model": f"hf:{directory}"}
 
 
 def _read(entry: Mapping[str, Any]) -> Version:

@@ -3,9 +3,8 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,19 @@ from experiments.folder import claimed, gone_on_with
 from experiments.runner import in_event_loop
 from experiments.runs import RUNS, TRAINING, Run
 from experiments.training.arena import Arena
+from experiments.training.asked import Asked
 from experiments.training.loop import FIRST, Loop
 from experiments.training.recipe import Recipe
-from experiments.training.recipes import find_recipe
 from experiments.training.registry import Registry, Version
 from experiments.training.schedule import Schedule
-from experiments.training.setup import TrainingPlan, make_training_plan
+from experiments.training.setup import TrainingPlan
+from experiments.training.stages import Stages, Told
 from experiments.training.teacher import Teacher, open_teacher
 from experiments.training.tracking import open_trackers, require_trackers
-from experiments.training.training import Line, Training
+from experiments.training.training import Line, Training, weights_of
 from graphs import Builder, Graph, Topology
 
 logger = logging.getLogger("palaestra.training")
-Told = Callable[[Line], None]
 
 
 class TrainingError(EngineError):
@@ -78,9 +77,11 @@ def train(
         EngineError: a model could not be loaded.
         TrainingError: the run ended before its time; what it had learned is kept, and `resume` goes on from there.
     """
-    asked = _Asked(recipe, topology, env, cast, seed, settings or {}, backend, address)
+    asked = Asked(recipe, topology, env, cast, seed, settings or {}, backend, address)
     plan = asked.plan()
     require_trackers(track)
+    if plan.recipe.conduct:
+        plan.recipe.conduct.check(asked)
     _sources(plan, Path(root))
     generic = f"{plan.recipe.name.replace(':', '.')}-{plan.plan.env.name}"
     config = {**plan.config, **asked.stored(), "track": list(track)}
@@ -122,60 +123,13 @@ def resume(
         if given[key] is None and stored is None:
             raise ConfigError(f"run {training.name} was given its {key} ready-made in Python; give it again: {key}=…")
         given[key] = stored if given[key] is None else given[key]
-    asked = _Asked(**given, **{key: config[key] for key in ("seed", "settings", "backend", "address")})
+    asked = Asked(**given, **{key: config[key] for key in ("seed", "settings", "backend", "address")})
     plan = asked.plan()
     for what in ("versions", "templates"):
         if plan.config[what] != config[what]:
             logger.warning("%s have changed since run %s began; it may go on otherwise than it would have", what, name)
     with gone_on_with(training.path):
         return _go_on(asked, plan, training, Path(root), config["track"], told)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The arguments of a training, as they were given."""
-
-    recipe: str | Credit | Recipe
-    topology: str | Builder | Graph | Topology | None
-    env: str | Env | None
-    cast: Cast | str | None
-    seed: int
-    settings: Mapping[str, Any]
-    backend: Backend
-    address: str | None
-
-    def plan(self, starts: Mapping[str, Path] | None = None) -> TrainingPlan:
-        """See make_training_plan."""
-        return make_training_plan(**self.__dict__, starts=starts)
-
-    def stored(self) -> dict[str, Any]:
-        """JSON values from which they are made again; None for what was given ready-made."""
-        found = find_recipe(self.recipe)
-        usual = {"topology": found.topology, "env": found.env, "cast": "embedded"}
-        arguments = {"recipe": self.recipe} | {
-            k: getattr(self, k) if getattr(self, k) is not None else v for k, v in usual.items()
-        }
-        return {
-            "arguments": {key: value if isinstance(value, str) else None for key, value in arguments.items()},
-            "settings": {
-                key: value if isinstance(value, (int, float, bool)) else str(value)
-                for key, value in self.settings.items()
-            },
-            "address": self.address,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
-    def first(self, recipe: Recipe) -> "_Asked":
-        """Those of the training that makes the first policies: who plays what on which env, and `first.KEY`."""
-        usual = {key for key in recipe.settings if "." not in key}
-        dotted = {key for key in self.settings if "." in key and key.partition(".")[0] not in _OWN}
-        shared = {key: value for key, value in self.settings.items() if key in usual | dotted}
-        own = {k.partition(".")[2]: v for k, v in self.settings.items() if k.startswith("first.")}
-        return replace(self, recipe=recipe, topology=None, settings={**shared, **own})
-
-
-_OWN = ("topology", "exam", "first", "loss", "trainer")
-"""Scopes of settings that the training of the first policies has for itself."""
 
 
 def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | None]:
@@ -187,8 +141,9 @@ def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | Non
     data = Run.open(plan.schedule.data, root) if plan.schedule.data else None
     if not plan.schedule.start:
         return data, None
-    first = Training(Training.open(plan.schedule.start, root).path / FIRST)
-    if plan.recipe.first is None or not (first.path / TRAINING).is_file() or not first.finished:
+    last = ["", *plan.recipe.stages][-1]
+    first = Training(Training.open(plan.schedule.start, root).path / last)
+    if not last or plan.recipe.conduct or not (first.path / TRAINING).is_file() or not first.finished:
         raise ConfigError(
             f"start={plan.schedule.start}: expected a training that has made first policies, and a recipe that starts "
             f"from such; found recipe {plan.recipe.name}; leave start out, or name a run of the same recipe"
@@ -196,23 +151,12 @@ def _sources(plan: TrainingPlan, root: Path) -> tuple[Run | None, Training | Non
     return data, first
 
 
-def _first(asked: _Asked, plan: TrainingPlan, training: Training, root: Path, told: Told) -> Training | None:
-    """The training that made the first policies, finished; None where the recipe takes them as they are."""
-    recipe, (_, other) = plan.recipe.first, _sources(plan, root)
-    if recipe is None or other is not None:
-        return other
-    before, first = asked.first(recipe), Training(training.path / FIRST)
-    if not (first.path / TRAINING).is_file():
-        first.path.mkdir(exist_ok=True)
-        first.begin({**before.plan().config, **before.stored(), "track": []})
-    if not first.finished:
-        _go_on(before, before.plan(), first, root, (), told, training.name)
-    return first
-
-
-def _starts(first: Training) -> dict[str, Path]:
-    """Policy -> its weights at the end of a training."""
-    return {name: (first.path / where).absolute() for name, where in first.lines("end")[0]["weights"].items()}
+def _before(stages: Stages) -> tuple[Recipe, Training] | None:
+    """The last of the stages that come before the loop, finished; None where there are none."""
+    found: tuple[Recipe, Training] | None = None
+    for name, recipe in stages.plan.recipe.stages.items():
+        found = recipe, stages.train(name, name, weights_of(found[1]) if found else {})
+    return found
 
 
 def _taught(first: Training, recipe: Recipe) -> Sequence[Sample | Pair]:
@@ -226,7 +170,7 @@ def _taught(first: Training, recipe: Recipe) -> Sequence[Sample | Pair]:
 
 
 def _go_on(
-    asked: _Asked,
+    asked: Asked,
     plan: TrainingPlan,
     training: Training,
     root: Path,
@@ -245,13 +189,20 @@ def _go_on(
         told: gets every line of metrics.
         named: the run that it is part of, for messages; empty for itself.
     """
+    stages = Stages(asked, plan, training, partial(_go_on, root=root, track=(), named=named or training.name), told)
     try:
+        if plan.recipe.conduct:
+            with open_trackers(track, training) as trackers:
+                plan.recipe.conduct.run(stages.told_to(trackers))
+            return training
         taught = None
-        if first := _first(asked, plan, training, root, told):
-            plan = asked.plan(_starts(first))
+        other = _sources(plan, root)[1]
+        before = (list(plan.recipe.stages.values())[-1], other) if other else _before(stages)
+        if before:
+            recipe, last = before
+            plan = asked.plan(weights_of(last))
             training.begin({**training.config, "policies": plan.config["policies"]})
-            assert plan.recipe.first is not None
-            taught = _taught(first, plan.recipe.first) if plan.schedule.mix_first else None
+            taught = _taught(last, recipe) if plan.schedule.mix_first else None
         registry = _brought_back(plan, training)
         in_event_loop(lambda: _run(plan, training, registry, _sources(plan, root)[0], taught, track, told))
     except TrainingError:

@@ -14,6 +14,7 @@ from envs.types import Env, Split, Task
 from experiments.credit import GROUPS
 
 Some = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AnyNumber = Annotated[int, Field(ge=0)]
 
 
@@ -66,6 +67,19 @@ class Schedule:
     match_tasks: AnyNumber = 100
     """Of games between policies: validation tasks on which the newest meet all earlier ones after every update; 0 for
     no such matches, and the newest opponents."""
+    questions: Some = 160
+    """Of agent0, as are the following: that are posed for the pool of an iteration."""
+    band: str = "released"
+    """How far answers have to agree for a question to be kept: released, paper, or LOW..HIGH."""
+    reward: Literal["paper", "released", "grounded"] = "paper"
+    """The form of the proposer's reward; grounded is what solvers gain on labelled validation tasks (SOAR)."""
+    tool_reward: Weight | None = None
+    """Weight of its term for programs that were run, 0 for none; None for the form's own."""
+    repetition: Weight | None = None
+    """Weight of its term for questions that are like others of the batch."""
+    own_answer: bool | None = None
+    """Whether a question counts only where the proposer's own answer is what the votes say. None: as in the form of the
+    reward, in the released one alone."""
     task_most: Some = 3
     """Of critique_loop: right solutions of one task that are learned from at most."""
     replay: AnyNumber = 0

@@ -5,7 +5,7 @@ a role one of its own. A policy is all of its model's weights, or with `policy.r
 policies on one model have to be adapters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def make_training_plan(
     """
     found = find_recipe(recipe)
     # What is set anyhow keeps its place, so that a run's settings are read as they were given.
-    parts = _sorted({**{key: value for key, value in found.settings.items() if key not in settings}, **settings})
+    given = {**{key: value for key, value in found.settings.items() if key not in settings}, **settings}
+    parts = _sorted(given, found.stages)
     schedule = make_schedule(parts.schedule, found.schedule)
     _check_recipe(found, schedule)
     split = schedule.test_split if found.from_run else schedule.train_split
@@ -199,7 +200,7 @@ def _check_recipe(recipe: Recipe, schedule: Schedule) -> None:
         )
 
 
-def _sorted(settings: Mapping[str, Any]) -> _Parts:
+def _sorted(settings: Mapping[str, Any], stages: Collection[str]) -> _Parts:
     parts = _Parts()
     for key, value in settings.items():
         scope, dot, name = key.partition(".")
@@ -209,7 +210,7 @@ def _sorted(settings: Mapping[str, Any]) -> _Parts:
             parts.played[name] = value
         elif scope == "exam":
             parts.exam[name] = value
-        elif scope == "first":
+        elif scope in stages:
             continue  # another training's
         elif scope in ("trainer", "loss", "placement", "policy"):
             getattr(parts, scope)[name] = value

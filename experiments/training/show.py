@@ -27,10 +27,14 @@ _SHOWN = {
 
 def spoken(line: Line) -> str:
     """One line of metrics in a few words, as it is shown while the run goes on."""
+    if "stage" in line:
+        return f"{line['stage']}: {spoken({key: value for key, value in line.items() if key != 'stage'})}"
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items() if name != "playing_share")
     after = f"after {line['updates']} updates"
     if line["kind"] == "update":
         rewards = "  ".join(f"{role} {sum(terms.values()):.3f}" for role, terms in line["rewards"].items() if terms)
+        if pool := line.get("pool"):
+            return f"iteration {line['updates']}: kept {pool['kept']} of {pool['questions']} questions  ({seconds})"
         return f"update {line['updates']}: reward {rewards}  ({line['items']} learned from; {seconds})"
     if line["kind"] == "league":
         newest = [(one, other, rate) for one, rates in line["attack"].items() for other, rate in rates.items()][-1:]
@@ -47,6 +51,8 @@ def render_training(training: Training) -> RenderableType:
     rows: list[RenderableType] = [_curve(training)]
     for line in training.lines("league")[-1:]:
         rows.append(_league(line))
+    if any("pool" in line for line in training.lines("update")):
+        rows.append(_pools(training))
     if found := gain(training):
         rows.append(render_report([found]))
     for line in training.lines("end"):
@@ -94,6 +100,33 @@ def _league(line: Line) -> RenderableType:
     for name, valid in line["valid"].items():
         rates = line["attack"].get(name, {})
         table.add_row(name, *(percent(rates.get(critic)) for critic in critics), percent(valid))
+    return table
+
+
+def _pools(training: Training) -> RenderableType:
+    """A row an iteration: what the solver gained, what was posed, what the votes on it were worth."""
+    table = Table(title=Text("iterations, %", style="table.title"), title_justify="left", box=SIMPLE_HEAD)
+    headings = ("accuracy", "gained (95 %)", "problems", "kept", "true labels", "cluster", "fixed solver", "its calls")
+    for heading in ("", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    iterations = {line["updates"]: line for line in training.lines("update")}
+    exams = {line["updates"]: line for line in training.lines("test")}
+    for number in sorted({*iterations, *exams}):
+        exam, pool = exams.get(number, {}), iterations.get(number, {}).get("pool", {})
+        fixed = iterations.get(number, {}).get("fixed", {})
+        low_high = exam.get("gained_ci95")
+        gained = f"{100 * exam['gained']:+.1f} {interval(low_high)}" if exam.get("gained") is not None else ""
+        table.add_row(
+            str(number),
+            percent(exam.get("accuracy")),
+            gained,
+            percent(pool.get("problems")),
+            f"{pool['kept']} of {pool['questions']}" if pool else "",
+            percent(pool.get("true_labels")),
+            percent(pool.get("cluster_share")),
+            percent(fixed.get("accuracy")),
+            "" if fixed.get("calls") is None else f"{fixed['calls']:.2f}",
+        )
     return table
 
 

@@ -5,6 +5,7 @@
     rollouts/0000/          the episodes of an iteration; each such folder is a run, for `show` and `compare`
     validation/, test/      the episodes of measurements; NAME-greedy beside NAME
     policies/NAME/0001/     a policy's weights after so many updates; registry.json says which versions there are
+    NAME/, NAME/0001/       trainings and runs that it is made of, where its recipe has stages
     state/0001/             what the next update depends on: the trainer's checkpoint, and a mark that it is whole
 
 After a kill the last state that is whole is gone on from: what lies behind it is dropped, or made again and the same.
@@ -96,6 +97,7 @@ class Training:
 
     def mark(self, updates: int) -> None:
         """Say that the state is whole, and drop those before it."""
+        self.state(updates).mkdir(parents=True, exist_ok=True)
         write_whole(self.state(updates) / MARK, {"updates": updates})
         self.drop_states(updates)
 
@@ -104,6 +106,11 @@ class Training:
         for path in (self.path / "state").glob("*"):
             if path.name not in ("0000", f"{but:04d}"):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def weights_of(training: Training) -> dict[str, Path]:
+    """Policy -> its weights at the end of a training."""
+    return {name: (training.path / where).absolute() for name, where in training.lines("end")[0]["weights"].items()}
 
 
 def list_trainings(root: Path = RUNS) -> list[Training]:

@@ -28,7 +28,7 @@ def find(root: Path, key: str) -> tuple[Path, Kind]:
         NotThereError: no run of that key within the root; links that lead out of it count as none.
     """
     parts = [part.replace("~.", "~") for part in re.split(r"~(?!\.)", key)]
-    if all(_is_plain(part) for part in parts) and len(parts) <= 4:
+    if all(_is_plain(part) for part in parts) and len(parts) <= 5:
         path = root.joinpath(*parts)
         kind = kind_of(path)
         if kind is not None and _is_within(root, path):
@@ -74,7 +74,7 @@ def below(root: Path, path: Path, kind: Kind | None) -> list[Path]:
     """The folders of runs in the root (kind None), in a training or in a sweep, in the order of their names."""
     pattern = "*/*" if kind == "training" else "*"
     found = (child for child in path.glob(pattern) if not child.name.startswith(".") and child.is_dir())
-    wanted = ("run", "training", "sweep") if kind is None else ("run",)
+    wanted = {None: ("run", "training", "sweep"), "training": ("run", "training")}.get(kind, ("run",))
     return sorted(child for child in found if kind_of(child) in wanted and _is_within(root, child))
 
 

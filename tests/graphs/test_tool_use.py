@@ -15,12 +15,12 @@ from envs import ConfigError
 from envs.sandbox import monty, why_unavailable
 from experiments.catalogue import catalogue
 from experiments.credit import samples_of
+from experiments.faults.chat_server import ChatServer, says
 from graphs import build, play, tool_use, topology
 from graphs.shapes import chain
 from graphs.tool_use import TOOLS
 from graphs.turns import Episode
 from tests.conftest import PlayScripted, WordEnv
-from tests.servers import ChatServer, says
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty"))
 YES = "\\boxed{yes}"
