@@ -125,16 +125,17 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
     once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
 
     def solver_learns(name: str, iterations: int, tasks: int) -> Recipe:
-        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, "minibatch": 128, **once}
-        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns, "trainer.learning_rate": 5e-4}
+        schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, **once}
+        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns, "trainer.learning_rate": 7e-4}
         return Recipe(name, adpo, "adpo", schedule=schedule, topology=protocol, env="pool", settings=own)
 
     return Recipe(
         name,
         agent0.rewarded,
         schedule={
-            "iterations": 3,
-            "test_tasks": 150,
+            "iterations": 2,
+            "questions": 500,
+            "test_tasks": 300,
             "test_samples": 2,
             "evaluate_every": 0,
             "validation_tasks": 40,
@@ -148,7 +149,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
             "curriculum": Recipe(
                 "curriculum",
                 agent0.rewarded,
-                schedule={"iterations": 5, "tasks": 8, "samples": 4, "roles": "proposer", **once},
+                schedule={"iterations": 4, "tasks": 8, "samples": 4, "roles": "proposer", **once},
                 topology="pose",
                 env="proposals",
                 settings={
@@ -160,7 +161,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
                     "loss.clip_high": 0.3,
                 },
             ),
-            "executor": solver_learns("executor", 24, 12),
+            "executor": solver_learns("executor", 16, 16),
             # Of grounded rewards alone.
             "student": solver_learns("student", 2, 4),
         },
