@@ -146,6 +146,3 @@ async def _audit(found: Question, env: Env, census: Census) -> None:
         return
     verdict = await env.group([task.answers[0], str(found.label.answer)])
     census.truths.setdefault(str(found.label.agreement), []).append(verdict[1] == 0)
-
-
-__all__ = ["Census", "Question", "question_of", "write_pool"]
