@@ -23,9 +23,10 @@ from envs.errors import ConfigError, clip
 from envs.types import Env, Split, Task
 from experiments.plan import CONCURRENCY, Plan, make_plan
 from experiments.progress import Progress
+from experiments.rollouts import rollouts
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import FILE, StoreReader, StoreWriter
-from graphs import Builder, Episode, Graph, Topology, play
+from graphs import Builder, Episode, Graph, Topology
 
 _Value = TypeVar("_Value")
 
@@ -140,7 +141,7 @@ async def opened(plan: Plan, directory: Path) -> AsyncIterator[tuple[Company, St
     """A plan's company and the store of its episodes."""
     with kept_if_played(directory):
         async with (
-            open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address) as company,
+            open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address, plan.cluster.ship) as company,
             recording(plan, directory) as writer,
         ):
             yield company, writer
@@ -191,12 +192,12 @@ async def play_all(
 
     async def one(position: int, task: Task, sample: int) -> None:
         try:
-            episode = await play(plan.topology, plan.env, task, company, plan.seed, sample)
+            episode = await plays(task, sample)
             shown.ended(await store(writer, position, episode))
         finally:
             gate.release()
 
-    async with asyncio.TaskGroup() as group:
+    async with rollouts(plan, company) as plays, asyncio.TaskGroup() as group:
         for position, task, sample in plan.jobs():
             await gate.acquire()
             group.create_task(one(position, task, sample))

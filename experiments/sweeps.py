@@ -18,7 +18,7 @@ from agents.serving import SCOPES
 from envs.errors import ConfigError, clip
 from envs.types import Env, Split
 from experiments.budget import RULER
-from experiments.plan import CONCURRENCY, Plan, find_topology, make_plan
+from experiments.plan import CLUSTER, CONCURRENCY, Plan, find_topology, make_plan
 from experiments.plot import save_plot
 from experiments.progress import Progress
 from experiments.runner import (
@@ -92,7 +92,7 @@ def sweep(
     """
     shared = dict(settings or {})
     for key in shared:
-        if key.partition(".")[0] not in ("env", *SCOPES):
+        if key.partition(".")[0] not in ("env", CLUSTER, *SCOPES):
             raise ConfigError(f"{key} is no setting of a whole sweep: write it after its topology, as TOPOLOGY,{key}=…")
     if calls is not None and calls < 1:
         raise ConfigError(f"calls: expected a budget of at least 1 call an episode, found {calls}")
@@ -145,7 +145,7 @@ async def _play(arms: dict[Arm, Plan], rulers: dict[Arm, Plan], directory: Path,
         measuring = {arm: plan for arm, plan in rulers.items() if arm.model == model}
         casts = [(plan.cast, plan.roles) for plan in (*own.values(), *measuring.values())]
         first = next(iter(own.values()))
-        async with open_companies(casts, first.backend, first.serving, first.address) as companies:
+        async with open_companies(casts, first.backend, first.serving, first.address, first.cluster.ship) as companies:
             await _play_arms(own, companies[: len(own)], directory, progress)
             needed = _samples_needed([Run(directory / arm.run) for arm in own])
             sized = {arm: _with_samples(plan, needed) for arm, plan in measuring.items()}
