@@ -71,13 +71,14 @@ def train(as_json: bool, root: Path, iterations: int | None, **options: Any) -> 
 
 @click.command(epilog=example("palaestra resume first"))
 @click.argument("run")
+@click.option("--address", help="A Ray cluster, in place of the one that the run began on.")
 @RUNS
 @JSON
-def resume(as_json: bool, root: Path, run: str) -> None:
+def resume(as_json: bool, root: Path, address: str | None, run: str) -> None:
     """Finish a training RUN that was killed or stopped: it ends as if it never had been."""
     from experiments.training.run import resume as go_on
 
-    _print(go_on(run, root, told=_tell), as_json)
+    _print(go_on(run, root, address=address, told=_tell), as_json)
 
 
 def _tell(line: dict[str, Any]) -> None:
