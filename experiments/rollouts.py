@@ -166,9 +166,10 @@ class _Worker:
     async def _live(self) -> None:
         from ray.exceptions import RayError
 
-        while True:
+        while self.alive:
+            actor = self._actor
             try:
-                for message in await self._actor.collect.remote():
+                for message in await actor.collect.remote():
                     if isinstance(message, Played):
                         self._ended(message)
                     else:
@@ -176,9 +177,8 @@ class _Worker:
                         self._answering.add(answering)
                         answering.add_done_callback(self._answering.discard)
             except RayError as error:
-                self._died(last_line(error))
-                if not self.alive:
-                    return
+                if actor is self._actor:  # else its end was found otherwise, and another is there
+                    self._died(last_line(error))
 
     def _died(self, cause: str) -> None:
         """A life is over: begin the next, or die; whoever waits for an episode is told."""

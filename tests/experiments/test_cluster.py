@@ -248,7 +248,16 @@ def test_a_run_that_loses_a_machine_ends_with_the_right_episodes(
             health.extend(await pool.health(10.0))
 
     async def remove(company: Company) -> None:
-        await asyncio.sleep(2.0)
+        answered, complete = [0], company.complete
+
+        async def counting(*asked: Any) -> Completion:
+            completion = await complete(*asked)
+            answered[0] += 1
+            return completion
+
+        monkeypatch.setattr(company, "complete", counting)
+        while answered[0] < 60:  # of 240
+            await asyncio.sleep(0.05)
         await asyncio.to_thread(cluster.remove_node, lost, allow_graceful=False)
 
     def played(workers: int, replicas: int) -> Run:
@@ -257,7 +266,7 @@ def test_a_run_that_loses_a_machine_ends_with_the_right_episodes(
 
     unbroken = played(0, 1)
     monkeypatch.setattr(runner, "open_company", opened)
-    broken = played(3, 3)
+    broken = played(2, 3)
     assert broken.summary().failed == 0 and broken.summary().digest == unbroken.summary().digest
     assert len({(episode.task.id, episode.sample) for episode in broken.episodes()}) == 40
     assert sorted(replica.alive for replica in health) == [False, True, True]
