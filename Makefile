@@ -10,6 +10,7 @@ CLIENTS := .venv-clients
 WEB := experiments/viewer/web
 INSPECT := .venv-inspect
 PEERS := .venv-peers
+JOBS := .venv-jobs
 TASKS ?= 100
 SEED ?= 7
 # Processes that share the tests out among them, file by file; 0 runs all in one, which a debugger wants.
@@ -27,10 +28,10 @@ demo: $(READY)
 	$(RUN) compare demo-vote demo-solo demo-society demo-mad
 	$(RUN) show demo-mad longest
 
-test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
+test: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready $(JOBS)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
-setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready
+setup: $(READY) $(VLLM) $(CLIENTS)/ready $(INSPECT)/ready $(JOBS)/ready
 
 # The viewer's pages, which the package ships. Only who changes them needs Node; one that is too old is passed over.
 pages: $(READY) $(WEB)/node_modules/ready
@@ -78,6 +79,14 @@ $(INSPECT)/ready: tests/experiments/export/inspect_requirements.txt $(READY)
 	  (cd $(VENV) && packages "$$PWD") > "$$(packages $(INSPECT))/palaestra.pth" && touch $@ || \
 	  { rm -rf $(INSPECT); echo "going on without Inspect"; }
 
+# What Ray's job server needs, beside ours: with it in .venv, every Ray that a test starts would start that server too.
+$(JOBS)/ready: tests/ray_jobs_requirements.txt $(READY)
+	$(PYTHON) -m venv $(JOBS)
+	packages() { "$$1/bin/python" -c 'import site; print(site.getsitepackages()[0])'; }; \
+	  $(JOBS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< && \
+	  (cd $(VENV) && packages "$$PWD") > "$$(packages $(JOBS))/palaestra.pth" && touch $@ || \
+	  { rm -rf $(JOBS); echo "going on without Ray's job server"; }
+
 # Torch first: whatever comes later then finds it and fetches no other build.
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Palaestra needs Python 3.11 or later, found $$(python3 --version 2>&1 | head -1);" \
@@ -88,4 +97,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(INSPECT) $(PEERS) runs build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) $(INSPECT) $(PEERS) $(JOBS) runs build *.egg-info

@@ -1,15 +1,15 @@
 """The company: a cast whose pools are open. It lives as long as a run; graphs ask its roles through it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from agents.cast import Cast, Seat
-from agents.cluster import require_resources, start_ray
+from agents.cluster import connected, replicas_ask, require_resources
 from agents.engines import ModelSpec
 from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import Serving
@@ -22,29 +22,42 @@ if TYPE_CHECKING:
     from agents.embed import Embedder
 
 Backend = Literal["ray", "local"]
+Kept = TypeVar("Kept")
+
+
+class Lasting:
+    """What is opened when it is first asked for, and closed with the pools."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._opened: dict[str, asyncio.Future[Any]] = {}
+
+    async def get(self, name: str, opens: Callable[[], AbstractAsyncContextManager[Kept]]) -> Kept:
+        """What has a name; what keeps it from opening is raised whenever it is asked for."""
+        if name not in self._opened:
+            self._opened[name] = asyncio.ensure_future(self._stack.enter_async_context(opens()))
+        return await asyncio.shield(self._opened[name])
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._opened.values(), return_exceptions=True)
+        await self._stack.aclose()
 
 
 class Company:
     """Roles with the pools that answer for them."""
 
-    def __init__(
-        self,
-        cast: Cast,
-        pools: Mapping[ModelSpec, Pool],
-        serving: Serving,
-        embedders: "dict[str, asyncio.Future[Embedder]]",
-    ):
+    def __init__(self, cast: Cast, pools: Mapping[ModelSpec, Pool], serving: Serving, lasting: Lasting):
         """
         Args:
             cast: who plays which role.
             pools: of the cast's models.
             serving: settings of engines and pools.
-            embedders: those that were asked so far, and are closed with the pools.
+            lasting: what companies of the same pools open beside them, such as embedders.
         """
+        self.lasting = lasting
         self._cast, self._pools, self._serving = cast, pools, serving
         self._filled: dict[str, tuple[Pool, str]] = {}
         """Role -> who answers for it, and under which policy."""
-        self._embedders = embedders
 
     def sampling(self, role: str, wishes: Mapping[str, Any] | None = None) -> Sampling:
         """How a role's replies are drawn.
@@ -81,11 +94,8 @@ class Company:
         """
         if embedder == "pool":
             return await self._fill(role)[0].embed(texts)
-        if embedder not in self._embedders:
-            from agents.embed import Embedder
-
-            self._embedders[embedder] = asyncio.ensure_future(asyncio.to_thread(Embedder, embedder))
-        return await (await asyncio.shield(self._embedders[embedder])).embed(texts)
+        loaded = await self.lasting.get(f"embedder {embedder}", lambda: _open_embedder(embedder))
+        return await loaded.embed(texts)
 
     async def complete(self, role: str, request: Request) -> Completion:
         """Have a role's pool answer. Raises EngineError."""
@@ -117,9 +127,10 @@ async def open_company(
     backend: Backend = "ray",
     serving: Serving | None = None,
     address: str | None = None,
+    ship: bool = False,
 ) -> AsyncIterator[Company]:
     """The company of one cast; see `open_companies`. With no roles, those that the cast names are opened."""
-    async with open_companies([(cast, roles)], backend, serving, address) as (company,):
+    async with open_companies([(cast, roles)], backend, serving, address, ship) as (company,):
         yield company
 
 
@@ -129,6 +140,7 @@ async def open_companies(
     backend: Backend = "ray",
     serving: Serving | None = None,
     address: str | None = None,
+    ship: bool = False,
 ) -> AsyncIterator[list[Company]]:
     """Open one pool a model, wait until all are loaded, and close them (and a Ray that this started) at the end.
 
@@ -137,7 +149,8 @@ async def open_companies(
         backend: "ray" runs replicas as Ray actors, "local" runs engines in this process. Models that run elsewhere
             (endpoints) are always asked from this process; Ray is not started for them alone.
         serving: settings of engines and pools.
-        address: of a Ray cluster; see agents.cluster.start_ray.
+        address: of a Ray cluster; see agents.cluster.start_ray, also for `ship`.
+        ship: see above.
 
     Raises:
         ConfigError: a role that nobody plays, a model that is not there (before anything is loaded).
@@ -148,29 +161,34 @@ async def open_companies(
     specs = {spec for _, spec in seated}
     adapters = {(spec, _checked_adapter(seat.adapter, spec)) for seat, spec in seated if seat.adapter}
     hosted = [] if backend == "local" else [spec for spec in specs if not spec.is_remote]
-    started_ray = start_ray(address) if hosted else False
     pools: dict[ModelSpec, Pool] = {}
-    embedders: dict[str, asyncio.Future[Embedder]] = {}
-    try:
-        if hosted:
-            require_resources(hosted, may_grow=address is not None)
-        for spec in specs:
-            pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
-        for opened in pools.values():
-            await opened.ready()
-        for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
-            await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
-        yield [Company(cast, pools, serving, embedders) for cast, _ in casts]
-    finally:
-        for loaded in await asyncio.gather(*embedders.values(), return_exceptions=True):
-            if not isinstance(loaded, BaseException):
-                loaded.close()
-        for opened in pools.values():
-            await opened.close()
-        if started_ray:
-            import ray
+    lasting = Lasting()
+    with connected(address, ship) if hosted else nullcontext():
+        try:
+            if hosted:
+                require_resources(map(replicas_ask, hosted), may_grow=address is not None)
+            for spec in specs:
+                pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
+            for opened in pools.values():
+                await opened.ready()
+            for spec, adapter in sorted(adapters, key=lambda pair: pair[1]):
+                await pools[spec].publish(adapter_policy(adapter), _version(adapter), Path(adapter))
+            yield [Company(cast, pools, serving, lasting) for cast, _ in casts]
+        finally:
+            await lasting.close()
+            for opened in pools.values():
+                await opened.close()
 
-            ray.shutdown()
+
+@asynccontextmanager
+async def _open_embedder(name: str) -> "AsyncIterator[Embedder]":
+    from agents.embed import Embedder
+
+    embedder = await asyncio.to_thread(Embedder, name)
+    try:
+        yield embedder
+    finally:
+        embedder.close()
 
 
 def adapter_policy(directory: str) -> str:

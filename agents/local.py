@@ -32,6 +32,10 @@ class LocalReplica:
         self._asked: set[asyncio.Future[Any]] = set()
         self._starting: asyncio.Task[None] | None = None
 
+    @property
+    def outstanding(self) -> int:
+        return len(self._asked)
+
     async def ask(self, request: Request) -> Completion:
         return await self._ask(lambda replica: replica.engine.complete(request))
 

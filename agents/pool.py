@@ -8,10 +8,11 @@ publish new weights (agents.publishing).
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from agents.elastic import Elastic
 from agents.engines import ModelSpec
 from agents.local import LocalReplica
 from agents.probe import Probe
@@ -118,14 +119,16 @@ class Pool(Protocol):
 class _ReplicaPool:
     """What both kinds have in common."""
 
-    def __init__(self, spec: ModelSpec, start: Callable[[dict[str, Published]], Sequence[ReplicaEnd]]):
+    def __init__(self, spec: ModelSpec, start: Callable[[int, dict[str, Published]], ReplicaEnd], replicas: int):
         self._spec = spec
         self._published: dict[str, Published] = {}
         self._gate = asyncio.Semaphore(spec.pool.max_in_flight)
         self._door = Door()
-        self._replicas = start(self._published)
-        self._router = Router(len(self._replicas))
-        self._publisher = Publisher(spec, self._replicas, self._published, self._door)
+        self._replicas = {number: start(number, self._published) for number in range(replicas)}
+        self._router = Router()
+        self._publisher = Publisher(spec, self._replicas.values(), self._published, self._door)
+        self._outstanding = 0
+        """Requests, those that wait for room among them."""
         self._closed = False
 
     async def complete(self, request: Request) -> Completion:
@@ -145,7 +148,7 @@ class _ReplicaPool:
         return np.stack([vectors[unique.index(text)] for text in texts])
 
     async def ready(self) -> None:
-        await asyncio.gather(*(replica.up() for replica in self._replicas))
+        await asyncio.gather(*(replica.up() for replica in self._replicas.values()))
 
     async def publish(
         self, policy: str, version: str, source: Path, deadline_s: float | None = None, probe: Probe | None = None
@@ -153,33 +156,40 @@ class _ReplicaPool:
         return await self._publisher.publish(policy, version, source, deadline_s, probe)
 
     async def score(self, ids: Sequence[int], policy: str = "") -> list[tuple[float, ...]]:
-        ready = (replica for replica in self._replicas if replica.state == "ready")
+        ready = (replica for replica in self._replicas.values() if replica.state == "ready")
         return list(await asyncio.gather(*(replica.score(ids, policy) for replica in ready)))
 
     async def health(self, wait_s: float = 2.0) -> list[ReplicaHealth]:
-        return list(await asyncio.gather(*(self._health(replica, wait_s) for replica in self._replicas)))
+        return list(await asyncio.gather(*(self._health(replica, wait_s) for replica in self._replicas.values())))
 
     async def close(self) -> None:
         self._closed = True
-        await asyncio.gather(*(replica.close() for replica in self._replicas))
+        await asyncio.gather(*(replica.close() for replica in self._replicas.values()))
         self._door.open()
 
     async def _admitted(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         """Ask when there is room and no publish is under way; again when the replica dies that was asked."""
+        self._outstanding += 1
+        try:
+            async with self._gate:
+                await self._door.enter()
+                try:
+                    return await self._asked_until_answered(ask)
+                finally:
+                    self._door.leave()
+        finally:
+            self._outstanding -= 1
+
+    async def _asked_until_answered(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         deaths = 0
-        async with self._gate:
-            await self._door.enter()
+        while True:
             try:
-                while True:
-                    try:
-                        return await ask()
-                    except ReplicaDiedError as error:
-                        # A request that kills whoever takes it must not go round for ever.
-                        deaths += 1
-                        if self._closed or deaths > self._spec.pool.restarts:
-                            raise EngineError(str(error)) from None
-            finally:
-                self._door.leave()
+                return await ask()
+            except ReplicaDiedError as error:
+                # A request that kills whoever takes it must not go round for ever.
+                deaths += 1
+                if self._closed or deaths > self._spec.pool.restarts:
+                    raise EngineError(str(error)) from None
 
     async def _complete(self, request: Request) -> Completion:
         if request.policy and request.policy not in self._published:
@@ -217,11 +227,11 @@ class _ReplicaPool:
         """Replicas that may be asked: those that are ready; while there is none, those that are starting."""
         states: tuple[State, ...] = ("ready", "starting")
         for state in states if not self._closed else ():
-            if found := [replica.number for replica in self._replicas if replica.state == state]:
+            if found := [number for number, replica in self._replicas.items() if replica.state == state]:
                 return found
         if self._closed:
             raise EngineError(f"the pool of {self._spec.name} is closed")
-        raise EngineError(self._replicas[-1].last_error)
+        raise EngineError(list(self._replicas.values())[-1].last_error)
 
     async def _health(self, replica: ReplicaEnd, wait_s: float) -> ReplicaHealth:
         status = None
@@ -248,13 +258,20 @@ class LocalPool(_ReplicaPool):
     """One engine in this process."""
 
     def __init__(self, spec: ModelSpec):
-        super().__init__(spec, lambda published: [LocalReplica(spec, published)])
+        super().__init__(spec, lambda _, published: LocalReplica(spec, published), 1)
 
 
 class RayPool(_ReplicaPool):
-    """Replicas as Ray actors."""
+    """Replicas as Ray actors; with the setting `pool.max`, as many as are needed."""
 
     def __init__(self, spec: ModelSpec):
-        super().__init__(
-            spec, lambda published: [RemoteReplica(spec, number, published) for number in range(spec.pool.replicas)]
-        )
+        super().__init__(spec, partial(RemoteReplica, spec), spec.pool.replicas)
+        self._elastic = None
+        if (spec.pool.max or 0) > spec.pool.replicas:
+            start = partial(RemoteReplica, spec, published=self._published)
+            self._elastic = Elastic(spec.pool, self._replicas, start, self._publisher, lambda: self._outstanding)
+
+    async def close(self) -> None:
+        if self._elastic:
+            await self._elastic.close()
+        await super().close()

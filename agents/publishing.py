@@ -8,7 +8,7 @@ that was not verified.
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -52,6 +52,11 @@ class ReplicaEnd(Protocol):
     restarts: int
     """After deaths; those that were asked for do not count."""
     last_error: str
+
+    @property
+    def outstanding(self) -> int:
+        """How much it was asked that it has not answered."""
+        ...
 
     async def ask(self, request: Request) -> Completion:
         """Answer one request.
@@ -141,12 +146,12 @@ class Publisher:
     """Replaces the weights of one pool's replicas, one publish at a time."""
 
     def __init__(
-        self, spec: ModelSpec, replicas: Sequence[ReplicaEnd], published: dict[str, Published], door: Door
+        self, spec: ModelSpec, replicas: Collection[ReplicaEnd], published: dict[str, Published], door: Door
     ) -> None:
         """
         Args:
             spec: the pool's.
-            replicas: all, also dead ones.
+            replicas: all, also dead ones; changes `between` publishes alone.
             published: policy -> weights; written here, read by replicas that start again.
             door: which requests enter by.
         """
@@ -165,6 +170,19 @@ class Publisher:
                 return await self._publish(policy, version, str(Path(source).absolute()), deadline_s, probe)
             finally:
                 self._door.open()
+
+    @contextlib.asynccontextmanager
+    async def between(self) -> AsyncIterator[None]:
+        """A time in which nothing is published."""
+        async with self._lock:
+            yield
+
+    async def bring_up_to_date(self, replica: ReplicaEnd) -> None:
+        """Have a replica take over what it does not have of what is served, `between` publishes. Raises EngineError."""
+        has = (await replica.status()).versions
+        for policy, weights in sorted(self._published.items()):
+            if has.get(policy) != weights.version:
+                await install(replica, policy, weights, self._tolerance)
 
     async def _publish(
         self, policy: str, version: str, source: str, deadline_s: float, probe: Probe | None
@@ -212,7 +230,7 @@ class Publisher:
                     await replica.up()
         alive = [replica for replica in self._replicas if replica.state == "ready"]
         if not alive:
-            raise EngineError(f"all replicas are dead, the last: {self._replicas[-1].last_error}")
+            raise EngineError(f"all replicas are dead, the last: {list(self._replicas)[-1].last_error}")
         self._used |= {(name, found) for r in alive for name, found in (await r.status()).versions.items()}
         if (policy, version) in self._used:
             raise EngineError("the version is used already; versions are never used again, name another")

@@ -5,9 +5,10 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from agents.cluster import last_line
+from agents.cluster import as_shipped, last_line, replicas_ask
 from agents.engines import ModelSpec
 from agents.publishing import Published, ReplicaDiedError, State, install, tolerance_of
 from agents.replica import Answer, Asked, Replica, Status
@@ -46,6 +47,10 @@ class RemoteReplica:
         self._actor = self._start()
         self._living = asyncio.get_running_loop().create_task(self._live(), name=f"replica {number} of {spec.name}")
 
+    @property
+    def outstanding(self) -> int:
+        return len(self._asked)
+
     async def ask(self, request: Request) -> Completion:
         return await self._ask(request)
 
@@ -78,7 +83,7 @@ class RemoteReplica:
         return await self._call("status")
 
     async def publish(self, policy: str, version: str, source: str) -> None:
-        await self._call("publish", policy, version, source)
+        await self._call("publish", policy, version, as_shipped(source))
 
     async def score(self, ids: Sequence[int], policy: str = "") -> tuple[float, ...]:
         return await self._call("score", tuple(ids), policy)
@@ -107,15 +112,10 @@ class RemoteReplica:
         import ray
 
         spec = self._spec
-        actor = ray.remote(Replica).options(  # pyright: ignore[reportCallIssue]
-            num_cpus=0,
-            num_gpus=spec.gpus,
-            resources={spec.pool.resource: 1} if spec.pool.resource else {},
-            max_restarts=0,
-            max_concurrency=10_000,
-        )
+        actor: Any = ray.remote(Replica)
+        actor = actor.options(**replicas_ask(spec).options(), max_concurrency=10_000)
         try:
-            return actor.remote(spec)
+            return actor.remote(replace(spec, target=as_shipped(spec.target)))
         except TypeError as error:
             raise ConfigError(
                 f"model {spec.name} cannot be sent to another process ({last_line(error)}); "

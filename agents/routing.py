@@ -3,7 +3,7 @@
 Plain arithmetic, called by pools for every request. What a reply says never depends on where it was made.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,16 +30,15 @@ class Route:
 class Router:
     """Counts outstanding tokens and remembers who served which beginning. For one event loop."""
 
-    def __init__(self, replicas: int, slack: float = SLACK_TOKENS, remembered: int = REMEMBERED):
+    def __init__(self, slack: float = SLACK_TOKENS, remembered: int = REMEMBERED):
         """
         Args:
-            replicas: how many, alive or not.
             slack: in tokens.
             remembered: most beginnings kept in memory.
         """
-        self.tokens = [0.0] * replicas
+        self.tokens: dict[int, float] = defaultdict(float)
         """Outstanding at each replica, prompts and expected replies."""
-        self.requests = [0] * replicas
+        self.requests: dict[int, int] = defaultdict(int)
         self._slack, self._remembered = slack, remembered
         self._homes: OrderedDict[int, int] = OrderedDict()
         self._characters_per_token = 4.0

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from envs.errors import ConfigError, bind_settings, unknown
+from envs.errors import ConfigError, bind_settings, clip, unknown
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -141,10 +141,21 @@ class PoolSettings:
     None takes agents.probe.TOLERANCES by what the engine computes in."""
     resource: str | None = None
     """A resource of the Ray cluster of which each replica takes one unit, to place replicas on certain machines."""
+    labels: str = ""
+    """Labels of the machines that replicas may be on, with commas between: `ray.io/accelerator-type=H100,zone=!b`."""
+    max: Annotated[int, Field(ge=1)] | None = None
+    """Most replicas: as requests pile up, others are started beside `replicas`. None: as many as there are."""
+    load: Annotated[int, Field(ge=1)] = 128
+    """Outstanding requests for each replica beyond which another is started, up to `max`."""
+    idle_s: Annotated[float, Field(gt=0)] = 60.0
+    """A replica beyond `replicas` that was not needed for so long is ended."""
 
     def __post_init__(self) -> None:
+        read_labels(self.labels)
         if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
             raise ConfigError(f"the pool: gpus must be a fraction up to 1 or a whole number, found {self.gpus:g}")
+        if self.max is not None and self.max < self.replicas:
+            raise ConfigError(f"the pool: expected max to be no less than replicas={self.replicas}, found {self.max}")
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,24 @@ _NAMES = {
     "simulated": "the simulated engine",
     "pool": "the pool",
 }
+
+
+def read_labels(text: str) -> dict[str, str]:
+    """`KEY=VALUE,…` as Ray's label selectors. A value may be `!VALUE`, `in(A,B)` or `!in(A,B)`.
+
+    Raises:
+        ConfigError: it is not of this form.
+    """
+    labels = {}
+    for pair in re.split(r",(?![^()]*\))", text) if text else []:
+        found = re.fullmatch(r"([\w./-]+)=(!?in\([\w.,-]+\)|!?[\w.-]+)", pair.strip())
+        if found is None:
+            raise ConfigError(
+                f"labels {clip(text)}: expected KEY=VALUE with commas between, such as ray.io/accelerator-type=H100; a "
+                "value may be !VALUE, in(A,B) or !in(A,B)"
+            )
+        labels[found[1]] = found[2]
+    return labels
 
 
 def _has_cpu_build() -> bool:

@@ -153,10 +153,11 @@ def _print_sweep(played: Any, as_json: bool) -> int:
 @palaestra.command(epilog=example("palaestra resume first"))
 @click.argument("run")
 @click.option("--failed", is_flag=True, help="Ask the episodes that failed again, too. Their failures are kept beside.")
+@click.option("--address", help="A Ray cluster, in place of the one that the run began on.")
 @RUNS
 @JSON
 @click.pass_context
-def resume(context: click.Context, run: str, failed: bool, root: Path, as_json: bool) -> None:
+def resume(context: click.Context, run: str, failed: bool, address: str | None, root: Path, as_json: bool) -> None:
     """Finish a RUN, a sweep or a training that was killed or stopped: it ends as if it never had been.
 
     What is stored is not played again; what is finished is printed.
@@ -165,7 +166,7 @@ def resume(context: click.Context, run: str, failed: bool, root: Path, as_json: 
     from experiments.runs import Run
     from experiments.sweeps import Sweep
 
-    finished = go_on(run, root, failed=failed, told=tell)
+    finished = go_on(run, root, address=address, failed=failed, told=tell)
     if isinstance(finished, Run):
         context.exit(_print_run(finished, as_json))
     if isinstance(finished, Sweep):

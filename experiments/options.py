@@ -97,8 +97,9 @@ PLAYED = (
         callback=read_settings,
         metavar="KEY=VALUE",
         help="A setting of the topology (rounds=3), the env (env.level=4), a role (judge.model=hf:DIR, "
-        "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60) or the pool "
-        "(pool.replicas=2); of one role's alone (judge.pool.replicas=2). May be repeated.",
+        "judge.temperature=0), the engine (engine.device=cuda, vllm.dtype=bfloat16, endpoint.timeout_s=60), the pool "
+        "(pool.replicas=2) or the cluster (cluster.rollout_workers=2); of one role's alone (judge.pool.replicas=2). "
+        "May be repeated.",
     ),
     click.option("--name", help="Name of the run; made from topology, env and time when left out."),
     click.option(
@@ -109,7 +110,9 @@ PLAYED = (
         help="Host the models in Ray actors, or in this process.",
     ),
     click.option(
-        "--address", help="A Ray cluster; left out, the one of RAY_ADDRESS or of this machine, else Ray is started."
+        "--address",
+        help="A Ray cluster: HOST:PORT of its head, or auto; local starts Ray. Left out, the one of RAY_ADDRESS or of "
+        "this machine, else Ray is started.",
     ),
 )
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 import palaestra
 from agents.cast import Cast
@@ -15,13 +17,27 @@ from agents.company import Backend
 from agents.moves import templates_hash
 from agents.serving import SCOPES, Serving
 from envs import ENVS, make_env, open_env
-from envs.errors import ConfigError, clip, unknown
+from envs.errors import ConfigError, bind_settings, clip, unknown
 from envs.types import Env, Split, Task
 from experiments.gateway.agent import agent_topology, is_agent
 from graphs import TOPOLOGIES, Builder, Graph, Topology, build, load_function
 from graphs.topology import GRAPHS
 
 CONCURRENCY = 256
+CLUSTER = "cluster"
+"""Scope of ClusterSettings."""
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What a run asks of Ray beside its pools."""
+
+    rollout_workers: Annotated[int, Field(ge=0)] = 0
+    """Ray actors that play episodes, where this process is too slow for the engines. 0: itself."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a rollout worker that died is started again; also how many such deaths an episode outlives."""
+    ship: bool = False
+    """Send the working directory, with modules and checkpoints in it, to every machine; see agents.cluster."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Plan:
     address: str | None
     config: dict[str, Any]
     """As stored with the run; JSON values."""
+    cluster: ClusterSettings = ClusterSettings()
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -87,7 +104,8 @@ def make_plan(
     full_cast = _cast(cast, parts.seats, played.roles and (*played.roles, *played.may_ask))
     serving = Serving().set(parts.serving)
     drawn = _drawn(opened, tasks, split)
-    plan = Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, {})
+    cluster = _cluster(parts.cluster, backend)
+    plan = Plan(played, opened, full_cast, drawn, samples, seed, concurrency, serving, backend, address, {}, cluster)
     full_cast.models(plan.roles or full_cast.seats, serving)
     for role in plan.roles or full_cast.seats:
         if full_cast.seat(role).policy:
@@ -109,12 +127,20 @@ def make_plan(
         "seed": seed,
         "concurrency": concurrency,
         **asdict(serving),
+        "cluster": asdict(cluster),
         "backend": backend,
         "templates": templates_hash(),
         "versions": versions(),
     }
     plan.config.update(json.loads(json.dumps(config, default=str)))
     return plan
+
+
+def _cluster(settings: Mapping[str, Any], backend: Backend) -> ClusterSettings:
+    found = ClusterSettings(**bind_settings(ClusterSettings, settings, "the cluster"))
+    if found != ClusterSettings() and backend == "local":
+        raise ConfigError("cluster.… says what is asked of Ray, found backend local; leave one of them out")
+    return found
 
 
 def reopen_env(config: Mapping[str, Any]) -> Env:
@@ -156,18 +182,21 @@ class _Settings:
     topology: dict[str, Any]
     env: dict[str, Any]
     serving: dict[str, Any]
+    cluster: dict[str, Any]
     seats: list[tuple[str, str, Any]]
 
 
 def _sorted_settings(settings: Mapping[str, Any]) -> _Settings:
     """`env.level` → env, `judge.model` → the judge's seat, `rounds` → topology."""
-    parts = _Settings({}, {}, {}, [])
+    parts = _Settings({}, {}, {}, {}, [])
     for key, value in settings.items():
         scope, dot, name = key.partition(".")
         if not dot:
             parts.topology[key] = value
         elif scope == "env":
             parts.env[name] = value
+        elif scope == CLUSTER:
+            parts.cluster[name] = value
         elif scope in SCOPES:
             parts.serving[key] = value
         else:
@@ -225,7 +254,7 @@ def _cast(cast: Cast | str | None, seats: list[tuple[str, str, Any]], roles: Seq
             raise unknown(
                 "role in setting",
                 f"{role}.{key}",
-                {f"{name}.{key}" for name in valid} | {f"{scope}.…" for scope in ("env", *SCOPES)},
+                {f"{name}.{key}" for name in valid} | {f"{scope}.…" for scope in ("env", CLUSTER, *SCOPES)},
             )
         full = full.set(role, key, value)
     return full

@@ -16,6 +16,7 @@ def resume(
     name: str | Path,
     root: Path | str = RUNS,
     *,
+    address: str | None = None,
     failed: bool = False,
     told: Callable[[dict[str, Any]], None] = lambda line: None,
     progress: bool | None = None,
@@ -26,6 +27,7 @@ def resume(
     Args:
         name: of the run, or its path.
         root: the folder of runs.
+        address: of a Ray cluster, in place of the one that it began on.
         failed: ask the episodes of a run or a sweep that failed again, too.
         told: called with every line of a training's metrics.
         progress: show progress on stderr; None does so when it is a terminal.
@@ -41,10 +43,10 @@ def resume(
         if (path / TRAINING).is_file():
             if failed:
                 raise ConfigError(f"{name} is a training, which learns from what ended: nothing of it is asked again")
-            return resume_training(path, root, told=told, **ready_made)
+            return resume_training(path, root, address=address, told=told, **ready_made)
         if (path / ASKED).is_file():
-            return resume_sweep(path, failed=failed, progress=progress, **ready_made)
+            return resume_sweep(path, address=address, failed=failed, progress=progress, **ready_made)
         if (path / CONFIG).is_file():
-            return resume_run(Run(path), failed=failed, progress=progress, **ready_made)
+            return resume_run(Run(path), address=address, failed=failed, progress=progress, **ready_made)
     names = {path.parent.name for file in (TRAINING, ASKED, CONFIG) for path in root.glob(f"*/{file}")}
     raise ConfigError(f"no run {str(name)!r} in {root}/; {nearest(str(name), names)}")

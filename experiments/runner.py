@@ -24,9 +24,10 @@ from experiments.arguments import arguments_again, require_same, store_arguments
 from experiments.folder import claimed, gone_on_with, write_whole
 from experiments.plan import CONCURRENCY, Plan, make_plan
 from experiments.progress import Progress
+from experiments.rollouts import Plays, rollouts
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import FILE, StoreError, StoreReader, StoreWriter
-from graphs import Builder, Episode, Graph, Topology, play
+from graphs import Builder, Episode, Graph, Topology
 
 _Value = TypeVar("_Value")
 
@@ -99,6 +100,7 @@ def resume_run(
     env: str | Env | None = None,
     cast: Cast | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    address: str | None = None,
     failed: bool = False,
     progress: bool | None = None,
 ) -> Run:
@@ -110,6 +112,7 @@ def resume_run(
         env: see above.
         cast: see above.
         settings: see above; of these alone that were no plain values.
+        address: of a Ray cluster; None takes the one that the run began on.
         failed: ask those episodes again, too, that are stored as failed. The failures are kept beside.
         progress: as in `run`.
 
@@ -119,7 +122,7 @@ def resume_run(
     """
     if (stored.path / RESULT).is_file() and not (failed and stored.summary().failed):
         return stored
-    given = {"topology": topology, "env": env, "cast": cast, "settings": settings}
+    given = {"topology": topology, "env": env, "cast": cast, "settings": settings, "address": address}
     with gone_on_with(stored.path):
         plan = make_plan(**arguments_again(stored.config, given, stored.name))
         require_same(plan.config, stored.config, stored.name)
@@ -160,7 +163,7 @@ async def opened(plan: Plan, directory: Path) -> AsyncIterator[tuple[Company, St
     """A plan's company and the store of its episodes."""
     with kept_if_played(directory):
         async with (
-            open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address) as company,
+            open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address, plan.cluster.ship) as company,
             recording(plan, directory) as writer,
         ):
             yield company, writer
@@ -234,12 +237,12 @@ async def play_all(
 
     async def one(position: int, task: Task, sample: int) -> None:
         try:
-            shown.ended(await play_one(plan, company, writer, position, task, sample))
+            shown.ended(await play_one(plays, writer, position, task, sample))
         finally:
             gate.release()
 
     shown.stored(len(writer.stored))
-    async with asyncio.TaskGroup() as group:
+    async with rollouts(plan, company) as plays, asyncio.TaskGroup() as group:
         for position, task, sample in plan.jobs():
             if position in writer.stored:
                 continue
@@ -247,11 +250,9 @@ async def play_all(
             group.create_task(one(position, task, sample))
 
 
-async def play_one(
-    plan: Plan, company: Company, writer: StoreWriter, position: int, task: Task, sample: int
-) -> Episode:
-    """Play an episode of a plan and store it under its position."""
-    return await store(writer, position, await play(plan.topology, plan.env, task, company, plan.seed, sample))
+async def play_one(plays: Plays, writer: StoreWriter, position: int, task: Task, sample: int) -> Episode:
+    """Play an episode and store it under its position."""
+    return await store(writer, position, await plays(task, sample))
 
 
 async def store(writer: StoreWriter, position: int, episode: Episode) -> Episode:

@@ -14,7 +14,7 @@ from agents.serving import SCOPES
 from envs.errors import ConfigError, clip, unknown
 from envs.types import Env, Split
 from experiments.budget import RULER
-from experiments.plan import Plan, find_topology, make_plan, open_topology
+from experiments.plan import CLUSTER, Plan, find_topology, make_plan, open_topology
 from experiments.spending import Limits, Prices, check_prices, read_limits, require_prices
 from experiments.sweep_table import Arm
 from graphs.topology import fit
@@ -71,7 +71,7 @@ def plan_sweep(
     """
     shared = dict(settings or {})
     for key in shared:
-        if key.partition(".")[0] not in ("env", *SCOPES):
+        if key.partition(".")[0] not in ("env", CLUSTER, *SCOPES):
             raise ConfigError(f"{key} is no setting of a whole sweep: write it after its topology, as TOPOLOGY,{key}=…")
     if calls is not None and calls < 1:
         raise ConfigError(f"calls: expected a budget of at least 1 call an episode, found {calls}")
@@ -132,7 +132,7 @@ def _values(grid: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Setting -> its values; text has commas between them."""
     values = {key: value.split(",") if isinstance(value, str) else list(value) for key, value in grid.items()}
     for key, found in values.items():
-        if key.partition(".")[0] in ("env", *SCOPES):
+        if key.partition(".")[0] in ("env", CLUSTER, *SCOPES):
             raise ConfigError(
                 f"grid {key}: arms share tasks, engines and pools, so that they can be compared; "
                 "play a sweep for each of its values"

@@ -26,6 +26,7 @@ from experiments.arguments import require_same
 from experiments.budget import RULER
 from experiments.plan import Plan, find_topology
 from experiments.progress import Progress
+from experiments.rollouts import Plays, rollouts
 from experiments.runner import claim_directory, kept_if_played, play_one, recording
 from experiments.runs import CONFIG, Run
 from experiments.sequential import Loss, losers
@@ -231,15 +232,19 @@ class _Player:
         else:
             claim_directory(self.plan, folder.name, folder.parent)
         with kept_if_played(folder):
-            async with recording(self.plan, folder, self._ground.failed) as writer, asyncio.TaskGroup() as group:
+            async with (
+                recording(self.plan, folder, self._ground.failed) as writer,
+                rollouts(self.plan, self._company) as plays,
+                asyncio.TaskGroup() as group,
+            ):
                 while (job := await self._begun.get()) is not None:
-                    group.create_task(self._one(writer, *job))
+                    group.create_task(self._one(plays, writer, *job))
                 self._begun.task_done()
 
-    async def _one(self, writer: StoreWriter, position: int, task: Task, sample: int) -> None:
+    async def _one(self, plays: Plays, writer: StoreWriter, position: int, task: Task, sample: int) -> None:
         ground = self._ground
         try:
-            episode = await play_one(self.plan, self._company, writer, position, task, sample)
+            episode = await play_one(plays, writer, position, task, sample)
             ground.purse.add(spent_on(episode.turns, self.plan.config["cast"], ground.prices))
             ground.shown.ended(episode)
         finally:

@@ -107,12 +107,20 @@ def sweep(
                 shutil.rmtree(directory)
 
 
-def resume_sweep(path: Path, *, env: Env | None = None, failed: bool = False, progress: bool | None = None) -> Sweep:
+def resume_sweep(
+    path: Path,
+    *,
+    env: Env | None = None,
+    address: str | None = None,
+    failed: bool = False,
+    progress: bool | None = None,
+) -> Sweep:
     """Finish a sweep that was killed or stopped; one that is whole is left as it is.
 
     Args:
         path: of its folder.
         env: what it was given ready-made, given again.
+        address: of a Ray cluster; None takes the one that it began on.
         failed: ask the episodes that failed again, too.
         progress: as in `sweep`.
 
@@ -126,7 +134,7 @@ def resume_sweep(path: Path, *, env: Env | None = None, failed: bool = False, pr
         raise ConfigError(f"{path} is no sweep that can be gone on with: it holds no {ASKED}")
     with gone_on_with(path):
         asked = json.loads((path / ASKED).read_text(encoding="utf-8"))
-        plan = plan_sweep(**arguments_again(asked, {"env": env}, path.name))
+        plan = plan_sweep(**arguments_again(asked, {"env": env, "address": address}, path.name))
         # Until it is made anew: a table that stays would say that the sweep is whole.
         (path / SWEEP).unlink(missing_ok=True)
         return in_event_loop(lambda: _play(plan, path, progress, failed))
@@ -145,7 +153,7 @@ async def _play(plan: SweepPlan, directory: Path, progress: bool | None, failed:
         purse.share(len(plan.models) - number)
         plans = [one for arms in (plan.arms, plan.rulers) for arm, one in arms.items() if arm.model == model]
         casts, first = [(one.cast, one.roles) for one in plans], plans[0]
-        async with open_companies(casts, first.backend, first.serving, first.address) as companies:
+        async with open_companies(casts, first.backend, first.serving, first.address, first.cluster.ship) as companies:
             found = await play_model(plan, model, companies, directory, purse, progress, failed)
         lost |= {(model, label): loss for label, loss in found.items()}
     return await _tabulated(plan, lost, directory)

@@ -50,6 +50,14 @@ class Topology:
     """How the graph is asked, when it is not written for our moves."""
     opened: Opens = nullcontext
     """Opens what the graph needs for the time of a run; entered and left in the task that plays."""
+    again: "Callable[[], Topology] | None" = None
+    """Builds it once more; None for a graph that was given ready-made."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A compiled graph is told apart from others by objects that a copy of it does not share: it is built anew.
+        if self.again is None:
+            raise TypeError(f"the graph of {self.name} was given ready-made; give the function that builds it")
+        return self.again, ()
 
     @property
     def may_ask(self) -> tuple[str, ...]:
@@ -121,6 +129,7 @@ def build(function: Builder | Any, settings: Mapping[str, Any] | None = None, na
         roles=tuple(roles(**bound)) if roles else models,
         calls=calls(**bound) if calls else None,
         settings=bound,
+        again=partial(build, function, settings, name),
     )
 
 

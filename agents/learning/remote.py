@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.cluster import last_line
+from agents.cluster import Ask, last_line, require_resources
 from agents.engines import parse_model
 from agents.learning.samples import Pair, Sample, SampleError
 from agents.learning.trainer_settings import (
@@ -27,6 +27,7 @@ from agents.learning.trainer_settings import (
     TrainerStatus,
 )
 from agents.probe import Probe
+from agents.serving import read_labels
 from agents.types import EngineError
 from envs.errors import ConfigError
 
@@ -216,45 +217,26 @@ async def start_trainer(
     found = {name: _absolute(policy) for name, policy in policies.items()}
     gpus = float(settings.device == "cuda") if placement.gpus is None else placement.gpus
     cpus = placement.cpus if placement.workers > 1 else 0.0
-    wanted = {"GPU": gpus, "CPU": cpus} | ({placement.resource: 1.0} if placement.resource else {})
-    wanted = {name: amount for name, amount in wanted.items() if amount}
-    _require(wanted, placement.workers, may_grow)
-    trainer = RemoteTrainer(lambda: _start(settings, found, placement, wanted))
+    resources = {"GPU": gpus, "CPU": cpus} | ({placement.resource: 1.0} if placement.resource else {})
+    ask = Ask("the trainer's workers", resources, read_labels(placement.labels), placement.workers)
+    require_resources([ask], may_grow)
+    trainer = RemoteTrainer(lambda: _start(settings, found, placement, ask))
     await trainer.open()
     return trainer
 
 
-def _start(
-    settings: TrainerSettings, policies: Mapping[str, PolicySettings], placement: Placement, wanted: dict[str, float]
-) -> Any:
+def _start(settings: TrainerSettings, policies: Mapping[str, PolicySettings], placement: Placement, ask: Ask) -> Any:
     import ray
 
     if placement.workers > 1:
         from agents.learning.sharded import ShardedTrainer
 
         actor: Any = ray.remote(ShardedTrainer)
-        return actor.options(num_cpus=0, max_restarts=0).remote(settings, policies, placement, wanted)
-    resources = {name: amount for name, amount in wanted.items() if name != "GPU"}
+        return actor.options(num_cpus=0, max_restarts=0).remote(settings, policies, placement, ask)
     actor = ray.remote(TrainerActor)
-    return actor.options(num_cpus=0, num_gpus=wanted.get("GPU", 0), resources=resources, max_restarts=0).remote(
-        settings, policies
-    )
+    return actor.options(**ask.options()).remote(settings, policies)
 
 
 def _absolute(policy: PolicySettings) -> PolicySettings:
     start = str(Path(policy.start).absolute()) if policy.start else ""
     return replace(policy, model=parse_model(policy.model).name, start=start)
-
-
-def _require(each: Mapping[str, float], workers: int, may_grow: bool) -> None:
-    """Compare with what Ray has: it would wait for it for ever, and say nothing."""
-    import ray
-
-    have = ray.cluster_resources()
-    for name, amount in each.items():
-        if amount * workers <= have.get(name, 0.0):
-            continue
-        few = f"the trainer asks for {amount * workers:g} {name}, Ray has {have.get(name, 0.0):g}"
-        if not may_grow:
-            raise ConfigError(f"{few}; ask for fewer workers or less for each, or add machines")
-        logger.warning("%s; waiting for the cluster to grow", few)

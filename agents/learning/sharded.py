@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from agents.cluster import last_line
+from agents.cluster import Ask, last_line
 from agents.learning.remote import SAID, ActorStatus
 from agents.learning.trainer_settings import (
     Placement,
@@ -35,14 +35,14 @@ class ShardedTrainer:
         settings: TrainerSettings,
         policies: Mapping[str, PolicySettings],
         placement: Placement,
-        wanted: dict[str, float],
+        ask: Ask,
     ):
         """
         Args:
             settings, policies, placement: see agents.learning.remote.start_trainer.
-            wanted: resources of each worker.
+            ask: of each worker.
         """
-        self._settings, self._policies, self._placement, self._wanted = settings, policies, placement, wanted
+        self._settings, self._policies, self._placement, self._ask = settings, policies, placement, ask
         self._commands: dict[int, _Command | None] = {}
         """Those that not every worker has fetched yet; None tells it to end."""
         self._fetched: dict[int, int] = {}
@@ -143,7 +143,10 @@ class ShardedTrainer:
             TorchTrainer(
                 work,
                 scaling_config=ScalingConfig(
-                    num_workers=self._placement.workers, use_gpu=cuda, resources_per_worker=self._wanted
+                    num_workers=self._placement.workers,
+                    use_gpu=cuda,
+                    resources_per_worker=dict(self._ask.resources),
+                    label_selector=dict(self._ask.labels) or None,
                 ),
                 torch_config=TorchConfig(
                     backend="nccl" if cuda else "gloo", timeout_s=round(self._placement.timeout_s)

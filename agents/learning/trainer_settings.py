@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from agents.learning.settings import LossSettings
+from agents.serving import read_labels
 from envs.errors import ConfigError, bind_settings
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -122,11 +123,14 @@ class Placement:
     """A worker, where there are several; a trainer of one process reserves none."""
     resource: str | None = None
     """A resource of the Ray cluster of which each worker takes one unit, to place it on certain machines."""
+    labels: str = ""
+    """Labels of the machines that workers may be on, with commas between; as those of pools."""
     timeout_s: Positive = 600.0
     """Longest that workers wait for one another."""
 
     def __post_init__(self) -> None:
         _check(self, "the trainer's placement")
+        read_labels(self.labels)
 
 
 @dataclass(frozen=True)

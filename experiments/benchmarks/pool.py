@@ -34,7 +34,7 @@ def scripted() -> ScriptedEngine:
 
 def routing_us(replicas: int, requests: Sequence[Request], completions: Sequence[Completion]) -> float:
     """CPU microseconds a request for choosing a replica and for the books when it ends, all outstanding at once."""
-    router, candidates = Router(replicas), list(range(replicas))
+    router, candidates = Router(), list(range(replicas))
     started = time.process_time()
     routes = [router.choose(request, candidates) for request in requests]
     for route, request, completion in zip(routes, requests, completions, strict=True):

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar, copy_context
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -91,7 +93,8 @@ def agent_topology(function: Callable[..., Any], settings: Mapping[str, Any], na
             _workshop.reset(previous)
             await workshop.close()
 
-    return outside(name, asked, answer, own, calls(**own) if calls else None, opened)
+    topology = outside(name, asked, answer, own, calls(**own) if calls else None, opened)
+    return replace(topology, again=partial(agent_topology, function, settings, name))
 
 
 def outside(

@@ -81,6 +81,8 @@ def serve_run(
     plan = make_plan(
         served_topology(named), env, model, tasks, samples, seed, split, concurrency, settings, backend, address
     )
+    if plan.cluster.rollout_workers:
+        raise ConfigError("cluster.rollout_workers play a graph, and here agents outside play; leave them out")
     at = bind(host, port)
     token, is_made = token_for(at, token_env)
     directory = claim_directory(plan, name, root)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.cast import Cast
+from agents.cluster import connected
 from agents.company import Backend, Company, open_companies
 from agents.learning.samples import Pair, Sample, SampleError
 from agents.learning.trainer_settings import TrainerError
@@ -97,6 +98,7 @@ def resume(
     topology: Any = None,
     env: Any = None,
     cast: Any = None,
+    address: str | None = None,
     told: Told = lambda line: None,
 ) -> Training:
     """Finish a run that was killed or stopped, from its last whole state. A run that is finished is left as it is.
@@ -108,6 +110,7 @@ def resume(
         topology: see above.
         env: see above.
         cast: see above.
+        address: of a Ray cluster; None takes the one that the run began on.
         told: called with every line of metrics.
 
     Raises:
@@ -123,7 +126,8 @@ def resume(
         if given[key] is None and stored is None:
             raise ConfigError(f"run {training.name} was given its {key} ready-made in Python; give it again: {key}=…")
         given[key] = stored if given[key] is None else given[key]
-    asked = Asked(**given, **{key: config[key] for key in ("seed", "settings", "backend", "address")})
+    begun = {key: config[key] for key in ("seed", "settings", "backend")}
+    asked = Asked(**given, **begun, address=address or config["address"])
     plan = asked.plan()
     for what in ("versions", "templates"):
         if plan.config[what] != config[what]:
@@ -267,23 +271,14 @@ async def _run(
 async def _opened(plan: TrainingPlan) -> AsyncIterator[tuple[Teacher, list[Company]]]:
     """The trainer and the pools; of the two companies the second plays at temperature 0."""
     played, policies = plan.plan, {learner.name: learner.settings for learner in plan.learners}
-    started = False
-    if played.backend == "ray":
-        from agents.cluster import start_ray
-
-        started = start_ray(played.address)
     casts = [(cast, played.roles) for cast in (played.cast, plan.greedy_cast)]
-    try:
+    is_ray, ship = played.backend == "ray", played.cluster.ship
+    with connected(played.address, ship) if is_ray else contextlib.nullcontext():
         async with (
             open_teacher(plan.trainer, policies, plan.placement, played.backend, played.address is not None) as teacher,
-            open_companies(casts, played.backend, played.serving, played.address) as companies,
+            open_companies(casts, played.backend, played.serving, played.address, ship) as companies,
         ):
             yield teacher, companies
-    finally:
-        if started:
-            import ray
-
-            ray.shutdown()
 
 
 async def _enter_first(plan: TrainingPlan, registry: Registry, teacher: Teacher) -> None:

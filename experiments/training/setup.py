@@ -180,7 +180,7 @@ def _exam(recipe: Recipe, plan: Plan, cast: Cast | str | None, own: Mapping[str,
             f"exam.topology={exam.topology.name} asks {strangers[0]}, whom {plan.topology.name} does not; expected one "
             f"that asks {' or '.join(plan.roles)} alone"
         )
-    return replace(exam, cast=plan.cast, serving=plan.serving)
+    return replace(exam, cast=plan.cast, serving=plan.serving, cluster=plan.cluster)
 
 
 def _check_recipe(recipe: Recipe, schedule: Schedule) -> None:

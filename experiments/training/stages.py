@@ -92,7 +92,7 @@ class Stages:
         """
         path = self.training.path / folder
         if (path / CONFIG).is_file():
-            resume_run(Run(path), env=None if isinstance(env, str) else env)
+            resume_run(Run(path), env=None if isinstance(env, str) else env, address=self.asked.address)
         else:
             run(
                 topology, env, self.asked.cast, tasks=tasks, samples=samples, seed=seed, split=split,

@@ -74,7 +74,7 @@ def test_errors_arrive_as_they_were_raised_and_it_goes_on(model: Path) -> None:
     with_trainer(model, use, rank=0)
     with pytest.raises(ConfigError, match="no adapter can be put on"):
         asyncio.run(opened(PolicySettings(f"hf:{model}", rank=2, targets=("no_such_layer",))))
-    with pytest.raises(ConfigError, match="asks for 1 no-such-resource, Ray has 0"):
+    with pytest.raises(ConfigError, match="ask for 1 no-such-resource, Ray has 0"):
         asyncio.run(opened(PolicySettings(), Placement(resource="no-such-resource")))
 
 

@@ -33,25 +33,25 @@ STEPS = st.lists(
 def test_only_candidates_are_chosen_and_load_stays_within_the_slack(
     steps: list[tuple[int, int, set[int], int]],
 ) -> None:
-    router, slack = Router(4, slack=200.0), 200.0
+    router, slack = Router(slack=200.0), 200.0
     outstanding: list[tuple[Route, Request]] = []
     for conversation, length, candidates, ending in steps:
         for _ in range(min(ending, len(outstanding))):
             route, asked = outstanding.pop(0)
             router.finish(route, asked, completion())
         asked = request(f"{conversation}".ljust(length))
-        before = list(router.tokens)
+        before = {i: router.tokens[i] for i in range(4)}
         route = router.choose(asked, sorted(candidates))
         outstanding.append((route, asked))
         assert route.replica in candidates
         assert before[route.replica] - min(before[i] for i in candidates) <= slack
     for route, asked in outstanding:
         router.finish(route, asked, None)
-    assert router.tokens == [0.0] * 4 and router.requests == [0] * 4
+    assert not any(router.tokens.values()) and not any(router.requests.values())
 
 
 def test_a_conversation_goes_on_where_it_was_unless_that_is_too_far_ahead() -> None:
-    router = Router(2, slack=150.0)
+    router = Router(slack=150.0)
     first = request("once")
     router.finish(router.choose(first, [1]), first, completion())
     follow = request("and then?", (*completion().prompt_ids, *completion().token_ids))
@@ -61,25 +61,25 @@ def test_a_conversation_goes_on_where_it_was_unless_that_is_too_far_ahead() -> N
 
 
 def test_samples_of_one_prompt_stay_together_under_light_load_and_others_spread() -> None:
-    router = Router(2)
+    router = Router()
     assert {router.choose(request("the same"), [0, 1]).replica for _ in range(5)} == {0}
     assert router.choose(request("another"), [0, 1]).replica == 1
 
 
 def test_policies_share_no_cache() -> None:
-    router = Router(2)
+    router = Router()
     assert router.choose(request("the same"), [0, 1]).replica == 0
     assert router.choose(request("the same", policy="critic"), [0, 1]).replica == 1
 
 
 def test_a_home_that_is_not_offered_is_left() -> None:
-    router = Router(2)
+    router = Router()
     assert router.choose(request("x"), [0, 1]).replica == 0
     assert router.choose(request("x"), [1]).replica == 1
 
 
 def test_estimates_follow_what_is_seen() -> None:
-    router = Router(1)
+    router = Router()
     long = replace(request("a" * 1000), sampling=Sampling(max_tokens=5000))
     first = router.choose(long, [0])
     for _ in range(500):
@@ -88,7 +88,7 @@ def test_estimates_follow_what_is_seen() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    router = Router(2, remembered=10)
+    router = Router(remembered=10)
     for n in range(100):
         asked = request(str(n))
         router.finish(router.choose(asked, [0, 1]), asked, completion(prompt=n))
