@@ -38,7 +38,7 @@ def test_what_it_says_of_the_game_is_what_is_played() -> None:
     plan = make_training_plan("agent0", None, None, None, 0, {}, "local", None)
     assert (plan.plan.topology.settings or {})["answers"] == 10
     assert plan.exam.topology.name == "tool_use" and plan.schedule.test_split == "test"
-    assert list(RECIPES["agent0"].stages) == ["curriculum", "executor"]
+    assert list(RECIPES["agent0"].stages) == ["curriculum", "executor", "student"]
     brief = plan.plan.env.tasks(1)[0].question
     assert brief.startswith("an arithmetic problem with 7 operations")
 

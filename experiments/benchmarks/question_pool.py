@@ -31,6 +31,7 @@ from experiments.runs import RESULT
 from experiments.store import StoreWriter
 from experiments.training.pool import write_pool
 from graphs.pose import PROPOSER
+from graphs.turns import Episode
 
 NAME = "posed"
 
@@ -77,8 +78,8 @@ def make_pool(questions: int, answers: int, root: Path, kill_after: int) -> dict
 def _kill_after(episodes: int) -> None:
     append, left = StoreWriter.append, [episodes]
 
-    async def counted(self: StoreWriter, *args: Any) -> None:
-        await append(self, *args)
+    async def counted(self: StoreWriter, position: int, episode: Episode) -> None:
+        await append(self, position, episode)
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)

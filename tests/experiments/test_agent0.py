@@ -271,8 +271,8 @@ class TestTraining:
         # A student that learns this much forgets what it could.
         found = play(tmp_path, "grounded", iterations=1, reward="grounded", **{**few, "student.advantage": "raw"})
         students = found.path / "students" / "0001"
-        before = Run(students / "before").summary().accuracy
-        gains = sorted(Run(path).summary().accuracy - before for path in students.glob("*/after"))
+        before = Run(students / "before").summary().accuracy or 0.0
+        gains = sorted((Run(path).summary().accuracy or 0.0) - before for path in students.glob("*/after"))
         assert len(gains) == 2, "one data set a brief"
         (line,) = Training(found.path / "curriculum" / "0001").lines("update")
         episodes = list(Training(found.path / "curriculum" / "0001").rollouts(0).episodes())
