@@ -1,8 +1,8 @@
 """Pools of many questions: `python -m experiments.benchmarks.question_pool`.
 
 Questions of a scripted proposer are posed, answered `--answers` times without a tool, stored, and made into a pool, in
-a process of its own for each number in `--questions`. What is measured is that process's peak of memory, which must not
-grow with the questions, and its seconds. With `--kill` the last is done once more, by a process that is killed with -9
+a process of its own for each number in `--questions`. What is measured is that process's peak of memory, which hardly
+grows with the questions, and its seconds. With `--kill` the last is done once more, by a process that is killed with -9
 in the midst and by another that goes on: the pools must be equal to the letter.
 """
 
