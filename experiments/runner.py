@@ -149,7 +149,7 @@ async def execute(plan: Plan, directory: Path, progress: bool | None = None, fai
     """Play every episode of a plan that its directory does not hold yet; with `failed`, those that failed again."""
     async with _writing(plan, directory, failed) as writer:
         if len(writer.stored) < plan.episodes:
-            company = open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address)
+            company = open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address, plan.cluster.ship)
             async with company as opened, _timed(plan, directory, writer):
                 with Progress(plan.topology.name, plan.episodes, progress) as shown:
                     await play_all(plan, opened, writer, shown)

@@ -237,7 +237,7 @@ HOSTILE = {
     "an endless loop": (SPIN, {"time"}),
     "deep recursion": ("def f(n): return f(n + 1) + 1\nf(0)", {"error", "memory"}),
     "recursion that catches": ("def f():\n  try: f()\n  except BaseException: f()\nf()", {"time", "error", "crash"}),
-    "deep nesting": ("x = []\nfor _ in range(10 ** 6): x = [x]\nprint(x)", {"error", "memory", "crash"}),
+    "deep nesting": ("x = []\nfor _ in range(10 ** 6): x = [x]\nprint(x)", {"error", "memory", "crash", "time"}),
     "nested source": (f"x = {'(' * 5000}1{')' * 5000}", {"syntax", "memory", "error"}),
     "a huge allocation": ("x = [0] * 10 ** 10", {"memory"}),
     "growth": ("x = []\nwhile True: x.append('a' * 1000 + str(len(x)))", {"memory", "time"}),

@@ -100,7 +100,7 @@ def test_list_names_recipes_and_training_runs(called: Called) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resume", "oen"], "no training run 'oen' in .*; did you mean 'one'"),
+        (["resume", "oen"], "no run 'oen' in .*; did you mean 'one'"),
         (["train", "grpo", "--env", "arithmetic", "--name", "one"], "run 'one' is already in"),
         (
             ["train", "grpo", "--env", "arithmetic", "--track", "wandbb"],
