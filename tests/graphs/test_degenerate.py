@@ -17,7 +17,7 @@ from tests.conftest import WordEnv
 BOX = "\\boxed{yes}"
 SMALLEST = ("samples", "agents", "lanes", "pool", "models")
 EXTRACTED = ("mad", "judge_steps", "pose")
-"""Those whose answer is in the words of another role, which such replies are not, or a problem, which they do not pose."""
+"""Those whose answer is in words of another role, or a problem, which such replies are not."""
 GIVEN = {"steps": ["one", "two"], "judge": [0, 1], "first_wrong": None}
 """For who judges what a task brings along."""
 
