@@ -4,14 +4,17 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import settings
 
 from agents import Cast, ScriptedEngine, open_company
+from envs.sandbox import BACKENDS, why_unavailable
 from envs.types import Env, Split, Task, Verdict
 from graphs import Episode, Topology, build, play
 
@@ -97,11 +100,26 @@ async def _play(topology: Topology, env: Env, task: Task, cast: Cast, options: d
 @pytest.fixture(scope="session")
 def ray_started() -> Iterator[None]:
     """One Ray for all tests of a process that need it."""
-    from agents.cluster import start_ray
+    from agents.cluster import connected
 
-    started = start_ray()
+    with connected():
+        yield
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each kind of sandbox that can run here."""
+    if problem := why_unavailable(request.param):
+        pytest.skip(f"{request.param}: {problem}")
+    return request.param
+
+
+@pytest.fixture
+def leaves_nothing() -> Iterator[None]:
+    """No process is left of those that a test started."""
+    before = set(psutil.Process().children(recursive=True))
     yield
-    if started:
-        import ray
-
-        ray.shutdown()
+    deadline = time.monotonic() + 10
+    while left := set(psutil.Process().children(recursive=True)) - before:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)

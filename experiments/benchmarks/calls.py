@@ -12,6 +12,7 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import click
 from langgraph.graph import END, START, StateGraph
 
-from agents.cluster import start_ray
+from agents.cluster import connected
 from agents.company import Backend
 from experiments.benchmarks.debates import CALLS, played
 from experiments.runner import collecting_seldom, in_event_loop
@@ -106,14 +107,8 @@ def _medians(runs: list[Figures]) -> Figures:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(in_flight: tuple[int, ...], backend: tuple[Backend, ...], episodes: int, repeats: int, as_json: bool) -> None:
     """Measure the CPU time of a model call beside the model."""
-    started = start_ray("local") if "ray" in backend else False
-    try:
+    with connected("local") if "ray" in backend else nullcontext():
         result = measure(in_flight, backend, episodes, repeats)
-    finally:
-        if started:
-            import ray
-
-            ray.shutdown()
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -142,7 +142,7 @@ async def played(
         episodes: how many; divided by `samples` they are the tasks.
         in_flight: most episodes at once.
         root: where the run's folder is made.
-        backend: "ray" wants a Ray of this process alone (`start_ray("local")`), or that of others is measured too.
+        backend: "ray" wants a Ray of this process alone (`connected("local")`), or that of others is measured too.
         latency_s: of each call.
         samples: episodes a task.
     """

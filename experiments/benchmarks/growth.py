@@ -9,12 +9,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agents.cluster import start_ray
+from agents.cluster import connected
 from agents.company import Backend
 from experiments.benchmarks.debates import peak_mb, played
 from experiments.plan import CONCURRENCY
@@ -26,8 +27,10 @@ TASKS = 1_000
 
 def play(episodes: int, in_flight: int, backend: Backend) -> dict[str, Any]:
     """One run, in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = start_ray("local") if backend == "ray" else False
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        connected("local") if backend == "ray" else nullcontext(),
+    ):
         loaded = peak_mb()
         done = in_event_loop(
             lambda: played(episodes, in_flight, Path(folder), backend, samples=max(1, episodes // TASKS))
@@ -35,7 +38,7 @@ def play(episodes: int, in_flight: int, backend: Backend) -> dict[str, Any]:
         peak = peak_mb()
         summary = done.run.summary()
         assert summary.calls == done.calls and not summary.failed
-        found = {
+        return {
             "cpu_ms_per_episode": round(1e3 * done.cpu.total / episodes, 2),
             "wall_s": round(done.seconds, 1),
             "loaded_mb": loaded,
@@ -43,11 +46,6 @@ def play(episodes: int, in_flight: int, backend: Backend) -> dict[str, Any]:
             "with_summary_mb": peak_mb(),
             "store_kb_per_episode": round((done.run.path / "episodes.db").stat().st_size / episodes / 1024, 1),
         }
-        if start:
-            import ray
-
-            ray.shutdown()
-    return found
 
 
 def _in_its_own_process(episodes: int, in_flight: int, backend: Backend) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import selectors
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agents.cluster import start_ray
+from agents.cluster import connected
 from agents.company import Backend
 from experiments.benchmarks.debates import DEPTH, Played, played
 from experiments.runner import collecting_seldom, in_event_loop
@@ -93,14 +94,8 @@ def measure(debates: int, latencies_ms: tuple[float, ...], clock: str, repeats: 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(debates: int, latency_ms: tuple[float, ...], clock: str, repeats: int, as_json: bool) -> None:
     """Measure how much longer debates take than the calls that wait for one another."""
-    started = start_ray("local") if clock == "wall" else False
-    try:
+    with connected("local") if clock == "wall" else nullcontext():
         result = measure(debates, latency_ms, clock, repeats)
-    finally:
-        if started:
-            import ray
-
-            ray.shutdown()
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from agents.cluster import start_ray
+from agents.cluster import connected
 from agents.engines import parse_model
 from agents.engines.scripted import ScriptedEngine
 from agents.pool import RayPool
@@ -99,14 +99,8 @@ def _conversations(n: int = 4096, prefix: int = 200) -> list[Request]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(repeats: int, as_json: bool) -> None:
     """Measure pools: throughput by replicas, and the cost of routing."""
-    started = start_ray()
-    try:
+    with connected():
         result = asyncio.run(run(repeats))
-    finally:
-        if started:
-            import ray
-
-            ray.shutdown()
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from agents.cluster import start_ray
+from agents.cluster import connected
 from agents.engines import EMBEDDED, parse_model
 from agents.learning.trainer import Trainer
 from agents.learning.trainer_settings import PolicySettings, TrainerSettings
@@ -106,15 +106,11 @@ async def run(model: str, rank: int, repeats: int, folder: Path) -> tuple[Second
 def main(repeats: int, rank: int, width: int, as_json: bool) -> None:
     """Measure publishing against copying and writing the same bytes."""
     folder = Path(tempfile.mkdtemp(prefix="palaestra-publish-"))
-    started = start_ray()
     try:
         model = "embedded" if width == 1 else f"hf:{widened(folder / 'wide', width)}"
-        found, size = asyncio.run(run(model, rank, repeats, folder))
+        with connected():
+            found, size = asyncio.run(run(model, rank, repeats, folder))
     finally:
-        if started:
-            import ray
-
-            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
     median = {name: statistics.median(values) for name, values in found.items()}
     copy = median["copy in memory"]

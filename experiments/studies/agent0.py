@@ -24,8 +24,8 @@ from rich.console import Group, RenderableType
 from envs.errors import ConfigError
 from experiments.runs import RUNS
 from experiments.show import console, percent
-from experiments.studies.tables import common_to, named, study_table
-from experiments.training.report import Gain, report, what_of
+from experiments.studies.tables import common_to, kinds_of, named, study_table
+from experiments.training.report import Gain, report
 from experiments.training.show import render_report
 from experiments.training.training import Line, Training
 
@@ -63,18 +63,13 @@ class Row:
 
 
 def study(names: Sequence[str], root: Path = RUNS) -> list[Row]:
-    """A row for each kind of training.
+    """A row for each kind of training. Raises ConfigError as `kinds_of`."""
 
-    Raises:
-        ConfigError: no such run, one of another recipe, or one that is not finished.
-    """
-    groups: dict[tuple[str, ...], list[Training]] = {}
-    for name in names:
-        training = Training.open(name, root)
-        if not any("pool" in line for line in training.lines("update")) or not training.finished:
-            raise ConfigError(f"{training.name}: expected a finished training by the recipe agent0 or r_zero")
-        groups.setdefault(what_of(training), []).append(training)
-    return [_row(what, group) for what, group in groups.items()]
+    def has_pools(training: Training) -> bool:
+        return any("pool" in line for line in training.lines("update"))
+
+    kinds = kinds_of(names, root, "agent0 or r_zero", has_pools)
+    return [_row(what, group) for what, group in kinds.items()]
 
 
 def _row(what: tuple[str, ...], group: Sequence[Training]) -> Row:

@@ -28,8 +28,7 @@ from experiments import Run, run, stats
 from experiments.judging import Judging, JudgingDifference, compare_judging, judging
 from experiments.runs import RESULT, RUNS
 from experiments.show import console, difference, percent
-from experiments.studies.tables import common_to, named, study_table
-from experiments.training.report import what_of
+from experiments.studies.tables import common_to, kinds_of, named, study_table
 from experiments.training.training import Training
 from graphs.turns import Episode
 
@@ -61,17 +60,8 @@ class Row:
 
 
 def study(names: Sequence[str], root: Path = RUNS) -> list[Row]:
-    """A row for each kind of training.
-
-    Raises:
-        ConfigError: no such run, one of another recipe, or one that is not finished.
-    """
-    groups: dict[tuple[str, ...], list[Training]] = {}
-    for name in names:
-        training = Training.open(name, root)
-        if training.config["recipe"] != "spc" or not training.finished:
-            raise ConfigError(f"{training.name}: expected a finished training by the recipe spc")
-        groups.setdefault(what_of(training, but=("start",)), []).append(training)
+    """A row for each kind of training. Raises ConfigError as `kinds_of`."""
+    groups = kinds_of(names, root, "spc", lambda training: training.config["recipe"] == "spc", but=("start",))
     rivals = next(iter(groups.values()))
     return [_row(what, group, rivals) for what, group in groups.items()]
 

@@ -21,6 +21,7 @@ from envs.sandbox import BACKENDS, Limits, Ran, Sandbox, Stopped, isolation, ope
 from envs.sandbox.inside import MESSAGE_CHARS as INSIDE_CHARS
 from envs.sandbox.types import MESSAGE_CHARS
 
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 SECRET = secrets.token_hex(16)
 OUTER_S = 60.0
 """No program may take so long, however busy the machine is; its own limit is LIMITS.seconds."""
@@ -29,28 +30,11 @@ SPIN = "while True: pass"
 """Where a program has done its harm and is to be ended."""
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> str:
-    if problem := why_unavailable(request.param):
-        pytest.skip(f"{request.param}: {problem}")
-    return request.param
-
-
 @pytest.fixture
 def bubblewrap() -> str:
     if problem := why_unavailable("bubblewrap"):
         pytest.skip(f"bubblewrap: {problem}")
     return "bubblewrap"
-
-
-@pytest.fixture(autouse=True)
-def leaves_nothing() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    deadline = time.monotonic() + 10
-    while left := set(psutil.Process().children(recursive=True)) - before:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
 
 
 def opened(backend: str, use: Callable[[Sandbox], Awaitable[Any]], limits: Limits = LIMITS, workers: int = 2) -> Any:

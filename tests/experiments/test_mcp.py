@@ -9,14 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from envs.sandbox import BACKENDS, Limits, open_sandbox, why_unavailable
+from envs.sandbox import Limits, open_sandbox, why_unavailable
 from envs.sandbox.tool import Outcome, Program
 from experiments.command import main
 
@@ -25,20 +24,13 @@ from mcp import Client, MCPError, StdioServerParameters
 
 from experiments.mcp_server import make_server
 
-pytestmark = pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty"))
+pytestmark = [
+    pytest.mark.usefixtures("leaves_nothing"),
+    pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty")),
+]
 ROOT = Path(__file__).parents[2]
 COMMAND = ["-m", "palaestra", "mcp", "--set", "seconds=0.5", "--set", "output_chars=100"]
 SPIN = "while True: pass"
-
-
-@pytest.fixture(autouse=True)
-def leaves_nothing() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    deadline = time.monotonic() + 10
-    while left := set(psutil.Process().children(recursive=True)) - before:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
 
 
 async def called(client: Client, **arguments: Any) -> tuple[str, Any, bool]:
@@ -97,13 +89,6 @@ def test_a_program_ends_with_its_server(end: Any) -> None:
         server.wait(20)
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> str:
-    if problem := why_unavailable(request.param):
-        pytest.skip(f"{request.param}: {problem}")
-    return request.param
 
 
 async def test_a_hostile_program_is_held_to_the_limits(backend: str) -> None:

@@ -5,10 +5,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
@@ -17,34 +15,20 @@ from langgraph.prebuilt import ToolNode, tools_condition
 
 from agents import Cast, ScriptedEngine, open_company
 from envs import ConfigError
-from envs.sandbox import BACKENDS, Limits, Sandbox, open_sandbox, why_unavailable
+from envs.sandbox import Limits, Sandbox, open_sandbox, why_unavailable
 from envs.sandbox.tool import Outcome
 from graphs import Episode, build, chat_model, play, python_tool, tool_use
 from graphs.python_tool import sandboxes, shared_sandbox
 from graphs.tool_use import TOOLS
 from tests.conftest import PlayScripted, WordEnv
 
-pytestmark = pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty"))
+pytestmark = [
+    pytest.mark.usefixtures("leaves_nothing"),
+    pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty")),
+]
 YES = "It is \\boxed{yes}"
 Opened = dict[Sandbox, tuple[Any, ...]]
 SHORT = Limits(seconds=0.5, memory_mb=64, output_chars=100)
-
-
-@pytest.fixture(params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> str:
-    if problem := why_unavailable(request.param):
-        pytest.skip(f"{request.param}: {problem}")
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def leaves_nothing() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))
-    yield
-    deadline = time.monotonic() + 10
-    while left := set(psutil.Process().children(recursive=True)) - before:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
 
 
 def called(*programs: str) -> str:
