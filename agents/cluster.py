@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,24 @@ def connected(address: str | None = None, ship: bool = False) -> Iterator[None]:
 
 
 def as_shipped(path: str) -> str:
-    """A path as the cluster's processes have it: where the working directory was sent to them, relative to it."""
+    """A path as the cluster's processes have it: where the working directory was sent to them, relative to it.
+
+    What is never sent stays where it is: on a file system that all machines share, or nowhere.
+    """
     import ray
 
     here = Path.cwd()
     sent = ray.get_runtime_context().runtime_env.get("working_dir")
-    return str(Path(path).relative_to(here)) if sent and Path(path).is_relative_to(here) else path
+    if not sent or not Path(path).is_relative_to(here):
+        return path
+    relative = Path(path).relative_to(here)
+    stays = any(fnmatch(part, pattern.strip("/")) for part in relative.parts for pattern in STAYS)
+    return path if stays else str(relative)
+
+
+def may_grow(address: str | None) -> bool:
+    """Whether a cluster may get more machines than it has: not where it is this one."""
+    return address not in (None, "local")
 
 
 def require_resources(asks: Iterable[Ask], may_grow: bool) -> None:
@@ -173,7 +186,14 @@ def lacking(asks: Sequence[Ask], nodes: Sequence[Mapping[str, Any]]) -> Iterator
             each = [f"{amount:g} {_plural(name)}" for name, amount in ask.resources.items()]
             each += [f"{key}={value}" for key, value in ask.labels.items()]
             what = f"{ask.who} ask {ask.count} times for {' and '.join(each)} on one machine"
-            yield next(iter(ask.labels), "GPU"), f"{what}, Ray has it {room} times"
+            yield next(iter(ask.labels), _scarce(ask, alive)), f"{what}, Ray has it {room} times"
+
+
+def _scarce(ask: Ask, nodes: Sequence[Mapping[str, Any]]) -> str:
+    """The resource that keeps a process from a machine: one that none has enough of, else the first."""
+    each = ask.resources.items()
+    short = (name for name, n in each if all(node["Resources"].get(name, 0.0) + SLACK < n for node in nodes))
+    return next(short, next(iter(ask.resources), "GPU"))
 
 
 def last_line(error: BaseException) -> str:

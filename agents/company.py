@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from agents.cast import Cast, Seat
-from agents.cluster import connected, replicas_ask, require_resources
+from agents.cluster import connected, may_grow, replicas_ask, require_resources
 from agents.engines import ModelSpec
 from agents.pool import LocalPool, Pool, RayPool
 from agents.serving import Serving
@@ -55,7 +55,7 @@ class Company:
             lasting: what companies of the same pools open beside them, such as embedders.
         """
         self.lasting = lasting
-        self._cast, self._pools, self._serving = cast, pools, serving
+        self.cast, self._pools, self._serving = cast, pools, serving
         self._filled: dict[str, tuple[Pool, str]] = {}
         """Role -> who answers for it, and under which policy."""
 
@@ -67,17 +67,17 @@ class Company:
             wishes: what the graph itself asks for, by the names of Sampling's fields; what the user set for the role
                 goes before.
         """
-        seat = self._cast.seat(role)
+        seat = self.cast.seat(role)
         wanted = {k: v for k, v in (wishes or {}).items() if v is not None and k not in seat.model_fields_set}
         return replace(seat.sampling, **wanted) if wanted else seat.sampling
 
     def structured(self, role: str) -> bool:
         """Whether the role's replies are to be held to the schema of moves that have one."""
-        return self._cast.seat(role).structured
+        return self.cast.seat(role).structured
 
     def instructions(self, role: str) -> str | None:
         """The user's own instructions for a role; None leaves the topology's."""
-        return self._cast.seat(role).instructions
+        return self.cast.seat(role).instructions
 
     async def embed(self, texts: Sequence[str], embedder: str = "minilm", role: str = "") -> "np.ndarray":
         """Vectors of length 1: (len(texts), dimensions) float32; equal texts have equal vectors.
@@ -111,10 +111,10 @@ class Company:
 
     def _fill(self, role: str) -> tuple[Pool, str]:
         if role not in self._filled:
-            spec = self._cast.models([role], self._serving)[role]
+            spec = self.cast.models([role], self._serving)[role]
             if spec not in self._pools:
                 raise EngineError(f"nobody was told that {role} would be asked; name it in @topology(roles=…)")
-            seat = self._cast.seat(role)
+            seat = self.cast.seat(role)
             policy = seat.policy or (adapter_policy(seat.adapter) if seat.adapter else "")
             self._filled[role] = self._pools[spec], policy
         return self._filled[role]
@@ -166,7 +166,7 @@ async def open_companies(
     with connected(address, ship) if hosted else nullcontext():
         try:
             if hosted:
-                require_resources(map(replicas_ask, hosted), may_grow=address is not None)
+                require_resources(map(replicas_ask, hosted), may_grow=may_grow(address))
             for spec in specs:
                 pools[spec] = RayPool(spec) if spec in hosted else LocalPool(spec)
             for opened in pools.values():

@@ -100,4 +100,6 @@ class Elastic:
             idle = [replica for replica in alive if replica.state == "ready" and not replica.outstanding]
             if idle and len(alive) > self._settings.replicas:
                 replica = self._replicas.pop(max(idle, key=lambda one: one.number).number)
+                # The next one has been needed until now, for all that is known.
+                self._enough_since = asyncio.get_running_loop().time()
                 await replica.close()

@@ -44,6 +44,8 @@ class Pool:
     async def judge(self, task: Task, answer: str | None) -> Verdict:
         if answer is None or not answer.strip():
             return Verdict.unparsed()
+        if isinstance(self._like, Dataset):
+            return await self._like.judge(task, answer)  # what cannot be compared is unscorable
         (label,) = task.answers
         if (await self.group([label, answer]))[1] == 0:
             return Verdict.correct()

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from agents.disk import sync_folder
 from envs.errors import ConfigError, clip
 
 LOCK = ".lock"
+_outermost: ContextVar[bool] = ContextVar("palaestra_outermost_run", default=True)
+"""A run within a training or a sweep is gone on with by resuming these."""
 
 
 @contextlib.contextmanager
@@ -40,13 +43,18 @@ def gone_on_with(directory: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process plays it.
     """
-    with held(directory):
-        try:
+    outermost = _outermost.get()
+    before = _outermost.set(False)
+    try:
+        with held(directory):
             yield
-        except BaseException as error:
-            if directory.is_dir() and not isinstance(error, ConfigError) and "palaestra resume" not in str(error):
-                error.add_note(f"palaestra resume {directory.name} goes on from there")
-            raise
+    except BaseException as error:
+        known = isinstance(error, ConfigError) or "palaestra resume" in str(error)
+        if outermost and directory.is_dir() and not known:
+            error.add_note(f"palaestra resume {directory.name} goes on from there")
+        raise
+    finally:
+        _outermost.reset(before)
 
 
 def claim_folder(root: Path, name: str | None, generic: str) -> Path:

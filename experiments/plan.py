@@ -35,7 +35,8 @@ class ClusterSettings:
     rollout_workers: Annotated[int, Field(ge=0)] = 0
     """Ray actors that play episodes, where this process is too slow for the engines. 0: itself."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a rollout worker that died is started again; also how many such deaths an episode outlives."""
+    """How often a rollout worker is started again that died before it played; also how many deaths of workers an
+    episode outlives, played alone the last time."""
     ship: bool = False
     """Send the working directory, with modules and checkpoints in it, to every machine; see agents.cluster."""
 

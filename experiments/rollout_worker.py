@@ -18,14 +18,14 @@ from agents.cast import Cast
 from agents.company import Company, Lasting
 from agents.serving import Serving
 from agents.types import Completion, EngineError, Request
-from envs.types import Env, Task
+from envs.types import Env
 from graphs import Topology, play
 
 if TYPE_CHECKING:
     import numpy as np
 
-Job = tuple[int, int, Task, int]
-"""Its number, that of its game, the task and the sample."""
+Job = tuple[int, int, bytes]
+"""Its number, that of its game, and the task and the sample, pickled."""
 Answer = tuple[int, Any]
 """To the call of a number: a completion, vectors or an error."""
 
@@ -67,6 +67,8 @@ class RolloutWorker:
 
     def __init__(self) -> None:
         self._games: dict[int, tuple[asyncio.Queue[Job], asyncio.Task[None]]] = {}
+        # It ends with the process.
+        self._lasting = Lasting()
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._outbox: list[Asked | Played] = []
@@ -104,8 +106,7 @@ class RolloutWorker:
         return outbox
 
     async def _host(self, number: int, game: Game, jobs: asyncio.Queue[Job], opened: asyncio.Future[None]) -> None:
-        lasting = Lasting()
-        company = DistantCompany(self, number, game.cast, lasting)
+        company = DistantCompany(self, number, game.cast, self._lasting)
         try:
             async with game.topology.opened(), asyncio.TaskGroup() as group:
                 opened.set_result(None)
@@ -115,14 +116,19 @@ class RolloutWorker:
             if opened.done():
                 raise
             opened.set_exception(error)
-        finally:
-            await lasting.close()
 
     async def _play(self, game: Game, company: Company, job: Job) -> None:
-        number, _, task, sample = job
-        episode = await play(game.topology, game.env, task, company, game.seed, sample)
+        number, _, packed = job
         try:
+            task, sample = pickle.loads(packed)
+            episode = await play(game.topology, game.env, task, company, game.seed, sample)
             played = Played(number, cloudpickle.dumps(episode))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The graph's own doing: who waits for the episode must hear of it.
+            played = Played(number, b"", f"{type(error).__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - what a graph or a parser of the user's made does not pickle
             played = Played(number, b"", f"cannot be sent: {type(error).__name__}: {error}")
         self._write(played)

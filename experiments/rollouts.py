@@ -45,8 +45,14 @@ async def rollouts(plan: Plan, company: Company) -> AsyncIterator[Plays]:
         yield lambda task, sample: play(plan.topology, plan.env, task, company, plan.seed, sample)
         return
     crew = await company.lasting.get("rollout workers", lambda: _open_crew(plan.cluster, plan.address))
-    async with crew.playing(_packed(plan), company) as plays:
+    async with crew.playing(_packed(plan, company.cast), company) as plays:
         yield plays
+
+
+def require_sendable(plan: Plan) -> None:
+    """See before models are loaded that rollout workers can be sent what is played. Raises ConfigError."""
+    if plan.cluster.rollout_workers:
+        _packed(plan, plan.cast)
 
 
 class Crew:
@@ -58,6 +64,8 @@ class Crew:
         self._numbers = itertools.count()
         self._restarts = settings.restarts
         self._workers = [_Worker(number, settings.restarts, self.games) for number in range(settings.rollout_workers)]
+        self._alone = asyncio.Lock()
+        self._last_resort: _Worker | None = None
 
     @asynccontextmanager
     async def playing(self, game: bytes, company: Company) -> AsyncIterator[Plays]:
@@ -68,24 +76,40 @@ class Crew:
             yield partial(self._play, number)
         finally:
             del self.games[number]
-            for worker in self._workers:
+            for worker in self._all:
                 worker.forget(number)
 
     async def close(self) -> None:
-        await asyncio.gather(*(worker.close() for worker in self._workers))
+        await asyncio.gather(*(worker.close() for worker in self._all))
+
+    @property
+    def _all(self) -> "list[_Worker]":
+        return [*self._workers, *([self._last_resort] if self._last_resort else [])]
 
     async def _play(self, game: int, task: Task, sample: int) -> Episode:
         failure = "all rollout workers are dead"
-        # An episode that kills whoever plays it must not go round for ever.
-        for _ in range(self._restarts + 1):
+        # An episode that kills whoever plays it must not go round for ever, nor take those beside it along.
+        for _ in range(max(1, self._restarts)):
             alive = [worker for worker in self._workers if worker.alive]
             if not alive:
-                break
+                return _failed(task, sample, failure)
             try:
                 return await min(alive, key=lambda worker: len(worker.jobs)).play(game, task, sample)
             except WorkerDiedError as error:
                 failure = str(error)
+        if self._restarts:
+            async with self._alone:
+                try:
+                    return await self._by_itself().play(game, task, sample)
+                except WorkerDiedError as error:
+                    failure = str(error)
         return _failed(task, sample, failure)
+
+    def _by_itself(self) -> "_Worker":
+        """A worker that plays one episode at a time."""
+        if self._last_resort is None or not self._last_resort.alive:
+            self._last_resort = _Worker(len(self._workers), self._restarts, self.games)
+        return self._last_resort
 
 
 class _Worker:
@@ -104,13 +128,17 @@ class _Worker:
 
     async def play(self, game: int, task: Task, sample: int) -> Episode:
         """Have it play an episode. Raises WorkerDiedError."""
+        try:
+            packed = cloudpickle.dumps((task, sample))
+        except Exception as error:  # noqa: BLE001 - whatever is in the details of a user's task
+            return _failed(task, sample, f"the task cannot be sent to a rollout worker: {last_line(error)}")
         number = next(self._numbers)
         future: asyncio.Future[Episode] = asyncio.get_running_loop().create_future()
         self.jobs[number] = future, task, sample
         try:
             await self._begin(game)
             if not future.done():
-                self._new.append((number, game, task, sample))
+                self._new.append((number, game, packed))
                 self._flush_soon()
             return await future
         finally:
@@ -188,7 +216,8 @@ class _Worker:
         for answering in self._answering:
             answering.cancel()
         jobs, self._new, self._answers = list(self.jobs.values()), [], []
-        self._restarts -= 1
+        # A life that came to play is charged to the episodes that were played in it.
+        self._restarts -= not any(done.done() and not done.exception() for done in self._begun.values())
         if self._restarts >= 0:
             logger.warning("rollout worker %d died (%s); starting it again", self._number, cause)
             self._reset()
@@ -260,13 +289,12 @@ async def _open_crew(settings: ClusterSettings, address: str | None) -> AsyncIte
             await crew.close()
 
 
-def _packed(plan: Plan) -> bytes:
+def _packed(plan: Plan, cast: Cast) -> bytes:
     """What is played, for workers. Raises ConfigError."""
 
     def without_model(seat: Seat) -> Seat:
         return seat.model_copy(update={"model": "", "adapter": None, "serving": {}})
 
-    cast = plan.cast
     seats = {role: without_model(seat) for role, seat in cast.seats.items()}
     bare = Cast(None if cast.default is None else without_model(cast.default), **seats)
     try:

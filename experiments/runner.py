@@ -7,6 +7,7 @@ before a model is loaded. A run that was killed is gone on with: what its store 
 import asyncio
 import contextlib
 import gc
+import operator
 import shutil
 import sqlite3
 import threading
@@ -24,7 +25,7 @@ from experiments.arguments import arguments_again, require_same, store_arguments
 from experiments.folder import claimed, gone_on_with, write_whole
 from experiments.plan import CONCURRENCY, Plan, make_plan
 from experiments.progress import Progress
-from experiments.rollouts import Plays, rollouts
+from experiments.rollouts import Plays, require_sendable, rollouts
 from experiments.runs import CONFIG, RESULT, RUNS, Run
 from experiments.store import FILE, StoreError, StoreReader, StoreWriter
 from graphs import Builder, Episode, Graph, Topology
@@ -77,11 +78,11 @@ def run(
         "topology": topology,
         "env": env,
         "cast": cast,
-        "tasks": tasks,
-        "samples": samples,
-        "seed": seed,
+        "tasks": None if tasks is None else operator.index(tasks),
+        "samples": operator.index(samples),
+        "seed": operator.index(seed),
         "split": split,
-        "concurrency": concurrency,
+        "concurrency": operator.index(concurrency),
         "settings": settings,
         "backend": backend,
         "address": address,
@@ -147,6 +148,7 @@ def claim_directory(plan: Plan, name: str | None, root: Path) -> Path:
 
 async def execute(plan: Plan, directory: Path, progress: bool | None = None, failed: bool = False) -> Run:
     """Play every episode of a plan that its directory does not hold yet; with `failed`, those that failed again."""
+    require_sendable(plan)
     async with _writing(plan, directory, failed) as writer:
         if len(writer.stored) < plan.episodes:
             company = open_company(plan.cast, plan.roles, plan.backend, plan.serving, plan.address, plan.cluster.ship)

@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agents.disk import sync_folder
 from envs.errors import ConfigError
 from graphs.turns import Episode, Turn
 
@@ -64,6 +65,18 @@ COMMIT;
 _ARRAYS = {"prompt_ids": "i", "token_ids": "i", "logprobs": "d"}
 
 
+def _create(path: Path) -> None:
+    """Make an empty store. A file of this name is a whole store: it is made beside, and then given its name."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with closing(sqlite3.connect(part)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.executescript(_SCHEMA)
+    part.replace(path)
+    sync_folder(path.parent)
+
+
 class StoreError(OSError):
     """An episode could not be written: a disk that is full or broken. Nothing of it is kept; the run has to stop."""
 
@@ -85,11 +98,9 @@ class StoreWriter:
         self._inbox = queue.SimpleQueue()
         self._path = directory / FILE
         try:
+            if not self._path.is_file():
+                _create(self._path)
             with closing(sqlite3.connect(self._path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    connection.executescript(_SCHEMA)
                 rows = connection.execute("SELECT position, task, sample, status FROM episodes").fetchall()
         except sqlite3.DatabaseError as error:
             raise _cannot_write(self._path, error) from None

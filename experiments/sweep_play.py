@@ -24,11 +24,12 @@ from agents.types import seed_of
 from envs.types import Task
 from experiments.arguments import require_same
 from experiments.budget import RULER
+from experiments.folder import write_whole
 from experiments.plan import Plan, find_topology
 from experiments.progress import Progress
 from experiments.rollouts import Plays, rollouts
 from experiments.runner import claim_directory, kept_if_played, play_one, recording
-from experiments.runs import CONFIG, Run
+from experiments.runs import CONFIG, RESULT, Run
 from experiments.sequential import Loss, losers
 from experiments.spending import Prices, Purse, spent_by, spent_on
 from experiments.stats import Scores
@@ -222,6 +223,9 @@ class _Player:
         """No more episodes begin. May be called again."""
         if self._task is not None and not self._closed:
             self._begun.put_nowait(None)
+        elif self._task is None and (self.folder / FILE).is_file() and not (self.folder / RESULT).is_file():
+            # It was killed when nothing was left but to say that it is whole.
+            write_whole(self.folder / RESULT, {"seconds": None})
         self._closed = True
 
     async def _play(self) -> None:

@@ -99,18 +99,24 @@ def pose(
     if tool:
         run = sandboxed("pose", sandbox, seconds, memory_mb, workers)
         begin, observe, done = solving(run, turns, form, answers, _question)
+
+        async def after_attempts(state: Posed) -> str:
+            return "settle" if done(state) else "observe"
+
         graph.add_node("begin", begin)
         graph.add_node("observe", observe)
         for node in ("begin", "observe"):
-            graph.add_conditional_edges(
-                node, lambda state: "settle" if done(state) else "observe", ["settle", "observe"]
-            )
+            graph.add_conditional_edges(node, after_attempts, ["settle", "observe"])
     else:
         graph.add_node("solve", solve)
         graph.add_edge("solve", "settle")
     first = "begin" if tool else "solve"
     graph.add_edge(START, "propose")
-    graph.add_conditional_edges("propose", lambda state: END if state.stop_reason else first, [END, first])
+
+    async def after_proposal(state: Posed) -> str:
+        return END if state.stop_reason else first
+
+    graph.add_conditional_edges("propose", after_proposal, [END, first])
     graph.add_edge("settle", END)
     return graph.compile()
 

@@ -142,6 +142,10 @@ class Hardware(_Row):
             ConfigError: unknown names, or it does not fit.
         """
         if found := self.engines.get(f"{model}@{gpu}"):
+            if tensor_parallel not in (None, 1):
+                raise ConfigError(
+                    f"{model}@{gpu} was measured as it is: expected no tensor_parallel, found {tensor_parallel}"
+                )
             costs = Costs(**found.model_dump(include=set(Costs.__slots__)))
             return Served(costs, Limits(found.rows, found.tokens, found.cache, found.prefix_caching), 1, True)
         size, card = self._named(model, gpu)

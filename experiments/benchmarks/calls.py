@@ -87,7 +87,9 @@ def measure(in_flight: tuple[int, ...], backends: tuple[Backend, ...], episodes:
         "langgraph_alone_ms": round(unit, 3),
         "ratios": {
             "total_over_langgraph_alone": {n: round(row["total"] / unit, 2) for n, row in first.items()},
-            "most_in_flight_over_next": round(first[in_flight[-1]]["total"] / first[in_flight[-2:][0]]["total"], 2),
+            f"{in_flight[-1]}_over_{in_flight[-2:][0]}_in_flight": round(
+                first[in_flight[-1]]["total"] / first[in_flight[-2:][0]]["total"], 2
+            ),
         },
         "all": {
             b: {n: [round(one["total"], 3) for one in runs] for n, runs in rows.items()} for b, rows in every.items()

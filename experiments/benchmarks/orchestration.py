@@ -41,7 +41,7 @@ class Bound:
 BOUNDS = (
     Bound("calls", "cpu_ms_per_call/ray/1000/total", 1.0),
     Bound("calls", "ratios/total_over_langgraph_alone/1000", 4.0),
-    Bound("calls", "ratios/most_in_flight_over_next", 1.5),
+    Bound("calls", "ratios/10000_over_1000_in_flight", 1.5),
     Bound("endpoint", "text alone/ours_over/bare, default", 1.0),
     Bound("endpoint", "text alone/ours_over/LangGraph, ChatOpenAI", 0.8),
     Bound("endpoint", "text alone/ours_over/AutoGen", 0.8),

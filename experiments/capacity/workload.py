@@ -111,6 +111,11 @@ def recipe_workload(
     training = make_training_plan(recipe, topology, env, STAND_IN, seed, settings, "local", None)
     plan, schedule = training.plan, training.schedule
     _require_one_model(plan)
+    if training.recipe.conduct is not None:
+        raise ConfigError(
+            f"recipe {recipe} is made of trainings and pools of their own, which cannot be planned as one; plan what "
+            "they play, as in palaestra plan pose --env proposals"
+        )
     if schedule.data:
         raise ConfigError(f"recipe {recipe} learns from the stored run {schedule.data} and plays nothing to be planned")
     curriculum = training.curriculum

@@ -53,7 +53,7 @@ EXECUTOR, GROUNDED = "executor", "grounded"
 OF_THE_WHOLE = (
     *("iterations", "questions", "band", "reward", "tool_reward", "repetition", "own_answer"),
     *("test_tasks", "test_samples", "test_split", "greedy", "concurrency"),
-    *("validation_tasks", "validation_samples"),
+    *("validation_tasks", "validation_samples", "validation_split"),
 )
 """Keys of the schedule that are no stage's own."""
 OTHERS = {"curriculum": (EXECUTOR,), "executor": ("env", PROPOSER)}
@@ -122,6 +122,8 @@ def _check_own(asked: "Asked", plan: "TrainingPlan") -> None:
         )
     for key in asked.settings:
         scope = key.partition(".")[0]
+        if key == "start":
+            raise ConfigError(f"recipe {plan.recipe.name}: it makes no first policies; leave start out")
         if (key in KEYS and key not in OF_THE_WHOLE) or scope in ("trainer", "loss"):
             raise ConfigError(
                 f"recipe {plan.recipe.name}: {key} is a stage's own; set curriculum.{key} or executor.{key}"
@@ -223,9 +225,10 @@ class _Course:
             folder, "pose", self.stages.asked.env or self.stages.plan.recipe.env, tasks=self.schedule.questions,
             seed=seed_of(plan.seed, folder), split="train", settings=settings,
         )  # fmt: skip
-        held_out = {task.question for task in self.stages.plan.curriculum.test}
         source = {"iteration": number, "versions": dict(self.versions)}
-        census = in_event_loop(lambda: write_pool(posed.episodes(), file, self._wanted, plan.env, held_out, source))
+        census = in_event_loop(
+            lambda: write_pool(posed.episodes(), file, self._wanted, plan.env, self._held_out, source)
+        )
         if not census.kept:
             raise NothingToLearnError(
                 f"{folder}: expected questions worth learning from, kept none of {len(census.texts)} "
@@ -233,6 +236,15 @@ class _Course:
                 "or another band, or train the proposer longer with curriculum.iterations"
             )
         return census
+
+    @property
+    def _held_out(self) -> set[str]:
+        """Questions that are measured on."""
+        schedule, exam = self.schedule, self.stages.plan.exam.env
+        tasks = list(self.stages.plan.curriculum.test)
+        if schedule.reward == GROUNDED:
+            tasks += exam.tasks(schedule.validation_tasks, schedule.validation_split)
+        return {task.question for task in tasks}
 
     @property
     def _wanted(self) -> Filter:
@@ -245,7 +257,7 @@ class _Course:
         folder, start, env = f"students/{number:04d}", self.weights.get(EXECUTOR), self.stages.plan.plan.env
         others = OTHERS["executor"]
         return Students(
-            self.stages, folder, start, self._wanted, env, others, self._rows, self._validation_accuracy
+            self.stages, folder, start, self._wanted, env, self._held_out, others, self._rows, self._validation_accuracy
         ).teach
 
     def _grouped(self) -> dict[str, str]:
@@ -254,24 +266,26 @@ class _Course:
 
     def _validation_accuracy(self, folder: str, weights: Path | None) -> float | None:
         schedule = self.schedule
-        run = self._exam(folder, weights, schedule.validation_tasks, schedule.validation_samples, "validation", {})
+        run = self._exam(
+            folder, weights, schedule.validation_tasks, schedule.validation_samples, schedule.validation_split, {}
+        )
         return stats.mean_score(run.scores())
 
     def _audited(self, number: int, file: Path) -> dict[str, float | None]:
         """How the solver of the first iteration fares on a pool: how often it says what the label is, and with how many
         programs."""
         exam = self.stages.plan.exam
-        settings = {**(exam.topology.settings or {}), **self._seat(self.fixed), **self._rows(file)}
+        settings = {**protocol_of(self.stages.asked, self.stages.plan), **self._seat(self.fixed), **self._rows(file)}
         run = self.stages.play(
             f"fixed/{number:04d}", exam.topology.name, "pool", samples=self.schedule.test_samples, seed=exam.seed,
             split="train", settings=settings, without=OTHERS["executor"],
         )  # fmt: skip
-        calls = [row["calls"] - 1 for row in run.store.outcomes()]
+        calls = [row["calls"] - 1 for row in run.store.outcomes() if row["status"] != "failed"]
         return {"accuracy": stats.mean_score(run.scores()), "calls": fmean(calls) if calls else None}
 
     def _examine(self, name: str, number: int) -> None:
         """Measure the solver on tasks that nobody learns from, and compare it with what it was at first."""
-        if not (tasks := self.schedule.test_tasks):
+        if not self.schedule.test_tasks:
             return
         started = time.monotonic()
         warm = self._tested(name, self.schedule.test_samples, {})
@@ -286,7 +300,7 @@ class _Course:
             "gained": versus and versus.difference,
             "gained_ci95": versus and versus.interval,
             "calls": summary.calls / max(1, summary.episodes) - 1,
-            "answered": 1 - (summary.unparsed / max(1, tasks * self.schedule.test_samples)),
+            "answered": 1 - summary.unparsed / max(1, summary.episodes - summary.failed),
             "failed": summary.failed,
         }
         if self.schedule.greedy:
@@ -305,7 +319,7 @@ class _Course:
         exam = self.stages.plan.exam
         env = exam.config["env"]
         own = {f"env.{key}": value for key, value in env["settings"].items()} if env["opened_as"] else {}
-        settings = {**(exam.topology.settings or {}), **self._seat(weights), **own, **changes}
+        settings = {**protocol_of(self.stages.asked, self.stages.plan), **self._seat(weights), **own, **changes}
         return self.stages.play(
             folder, exam.topology.name, env["opened_as"] or exam.env, tasks=tasks, samples=samples, seed=exam.seed,
             split=split, settings=settings, without=OTHERS["executor"],
@@ -314,6 +328,12 @@ class _Course:
     def _seat(self, weights: Path | None) -> dict[str, str]:
         """Settings that have the solver played by some weights; none for the model itself."""
         return _for(self.solver, seat_settings(weights)) if weights else {}
+
+
+def protocol_of(asked: "Asked", plan: "TrainingPlan") -> dict[str, Any]:
+    """How the solver is examined: as it is trained, but for what is asked of the exam alone."""
+    own, game = plan.exam.topology.settings or {}, plan.plan.topology.settings or {}
+    return {key: value if f"exam.{key}" in asked.settings else game.get(key, value) for key, value in own.items()}
 
 
 def _for(role: str, seat: Mapping[str, str]) -> dict[str, str]:

@@ -81,5 +81,7 @@ class Asked:
     def _is_for(self, key: str, without: Collection[str]) -> bool:
         """Whether a setting says of seats, env or engines what holds for stages too."""
         scope, dot, rest = key.partition(".")
+        # A policy may have the name of a stage.
+        policy = rest.partition(".")[0] if scope == "policies" else ""
         left_out = {*_OWN, *without, *find_recipe(self.recipe).stages}
-        return bool(dot) and scope not in left_out and not (scope == "policies" and rest.partition(".")[0] in left_out)
+        return bool(dot) and scope not in left_out and policy not in without

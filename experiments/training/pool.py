@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from envs.types import Env, Poses
+from envs.types import Env, Poses, Task
 from experiments.clusters import shares
 from experiments.pseudo_labels import Filter, PseudoLabel, counted
 from graphs.turns import Episode
@@ -120,17 +120,20 @@ async def _rows(
         census.agreements.append(float(found.label.agreement))
         census.calls.append(found.calls)
         census.problems += episode.verdict is not None and episode.verdict.status == "correct"
+        task = env.posed(found.text) if isinstance(env, Poses) else None
+        # However the proposer spelled it.
+        question = task.question if task else found.text
         reason = wanted.why_not(found.text, found.label)
-        if reason is None and found.text in held_out:
+        if reason is None and question in held_out:
             reason = "it is measured on"
-        if reason is None and found.text in seen:
+        if reason is None and question in seen:
             reason = "it was posed before"
         if reason is not None:
             census.left_out[reason] += 1
             continue
-        seen.add(found.text)
+        seen.add(question)
         census.kept += 1
-        await _audit(found, env, census)
+        await _audit(found, task, env, census)
         yield {
             "id": f"{episode.task.id}-{episode.sample}",
             "question": found.text,
@@ -139,8 +142,7 @@ async def _rows(
         }
 
 
-async def _audit(found: Question, env: Env, census: Census) -> None:
-    task = env.posed(found.text) if isinstance(env, Poses) else None
+async def _audit(found: Question, task: Task | None, env: Env, census: Census) -> None:
     if task is None:
         census.untrue += 1
         return

@@ -8,7 +8,7 @@ the solvers' episodes count, so that nothing is gained by writing a marker.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -16,9 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from agents.learning.settings import Share
-from agents.moves import OBSERVE
 from envs.errors import bind_settings, unknown
-from graphs.turns import Episode
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def composite(
         settings: form and weights.
         parsed: whether the reply holds a question and an answer.
         agreement: p, 0 to 1; of no account if unparsed.
-        calls: executed calls of the tool, mean over the k solutions (`executed_calls`), 0 or more.
+        calls: executed calls of the tool, mean over the k solutions (graphs.tool_use.runs_of), 0 or more.
         share: of all proposals of the batch, those in this one's cluster (experiments.clusters), above 0 to 1.
 
     Raises:
@@ -121,18 +119,6 @@ def composite(
     return Terms(settings.uncertainty * uncertain, tool, repetition)
 
 
-def executed_calls(episodes: Iterable[Episode]) -> float:
-    """Programs and other calls of tools whose outcome the model was shown: mean over the episodes that did not fail.
-
-    Raises:
-        ValueError: there are none.
-    """
-    counts = [_executed(episode) for episode in episodes if episode.failure is None]
-    if not counts:
-        raise ValueError("expected episodes that did not fail, found none: how often a tool was used is not known")
-    return sum(counts) / len(counts)
-
-
 def grounded(before: float, after: Sequence[float]) -> float:
     """What students gained by what a teacher proposed: mean accuracy after learning from it, less that before; -1 to 1.
 
@@ -149,13 +135,6 @@ def grounded(before: float, after: Sequence[float]) -> float:
         raise ValueError("expected the accuracy of one student or more after learning, found none")
     accuracies = [_within("an accuracy", accuracy, 1) for accuracy in (*after, before)]
     return math.fsum(accuracies[:-1]) / len(after) - before
-
-
-def _executed(episode: Episode) -> int:
-    """A call that was not run has no outcome to be shown; who is asked again is shown the same one."""
-    turns = [turn for turn in episode.turns if not turn.is_retry]
-    shown = sum(message.role == "tool" for turn in turns for message in turn.messages)
-    return shown + sum(turn.move == OBSERVE.name for turn in turns)
 
 
 def _within(name: str, value: Any, most: float, above: bool = False) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError, clip, unknown
+from envs.sandbox.tool import LIMITS
 from experiments.credit import Credit
 from experiments.training import agent0, critique_loop, spc
 from experiments.training.recipe import Exam, Recipe, adpo, imitation, policy_gradient, preferences
@@ -117,17 +118,20 @@ CRITIQUE_LOOP = Recipe(
 
 def _co_evolution(name: str, tool: bool) -> Recipe:
     """Agent0, or without the tool R-Zero."""
-    solver, protocol = (TOOL_SOLVER, "tool_use") if tool else (SOLVER, "solo")
-    turns = {"turns": 12} if tool else {}
+    solver, topology = (TOOL_SOLVER, "tool_use") if tool else (SOLVER, "solo")
+    protocol: dict[str, Any] = {}
+    if tool:
+        protocol = {"turns": 12, "form": "text", "sandbox": "monty", "workers": 2}
+        protocol |= {"seconds": LIMITS.seconds, "memory_mb": LIMITS.memory_mb}
     reward = {"reward": "paper", "tool_reward": None, "repetition": None, "own_answer": None}
-    posed = {"answers": 10, "tool": tool, **turns}
+    posed = {"answers": 10, "tool": tool, **protocol}
     roles = {"policy.rank": 32, "proposer.policy": "proposer", f"{solver}.policy": "executor"}
     once = {"evaluate_every": 0, "test_tasks": 0, "advantage": "grpo_unbiased"}
 
     def solver_learns(name: str, iterations: int, tasks: int) -> Recipe:
         schedule = {"iterations": iterations, "tasks": tasks, "samples": 8, "roles": solver, **once}
-        own = {"policy.rank": 32, f"{solver}.policy": "executor", **turns, "trainer.learning_rate": 7e-4}
-        return Recipe(name, adpo, "adpo", schedule=schedule, topology=protocol, env="pool", settings=own)
+        own = {"policy.rank": 32, f"{solver}.policy": "executor", **protocol, "trainer.learning_rate": 7e-4}
+        return Recipe(name, adpo, "adpo", schedule=schedule, topology=topology, env="pool", settings=own)
 
     return Recipe(
         name,
@@ -144,7 +148,7 @@ def _co_evolution(name: str, tool: bool) -> Recipe:
         topology="pose",
         env="proposals",
         settings={**roles, **posed, **reward},
-        exam=Exam(protocol, "arithmetic", {"env.level": 7, **turns}),
+        exam=Exam(topology, "arithmetic", {"env.level": 7, **protocol}),
         stages={
             "curriculum": Recipe(
                 "curriculum",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.cast import Cast
-from agents.cluster import connected
+from agents.cluster import connected, may_grow
 from agents.company import Backend, Company, open_companies
 from agents.learning.samples import Pair, Sample, SampleError
 from agents.learning.trainer_settings import TrainerError
@@ -275,7 +275,7 @@ async def _opened(plan: TrainingPlan) -> AsyncIterator[tuple[Teacher, list[Compa
     is_ray, ship = played.backend == "ray", played.cluster.ship
     with connected(played.address, ship) if is_ray else contextlib.nullcontext():
         async with (
-            open_teacher(plan.trainer, policies, plan.placement, played.backend, played.address is not None) as teacher,
+            open_teacher(plan.trainer, policies, plan.placement, played.backend, may_grow(played.address)) as teacher,
             open_companies(casts, played.backend, played.serving, played.address, ship) as companies,
         ):
             yield teacher, companies

@@ -7,7 +7,7 @@ Departures: labels are votes, as in the pool, in place of the proposer's own ans
 are dropped, where SOAR's better ones become what later ones start from.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,8 @@ class Students:
     wanted: Filter
     """Which questions they learn from."""
     env: Env
+    held_out: Collection[str]
+    """Questions that they must not learn from: those that somebody is measured on."""
     without: tuple[str, ...]
     rows: Callable[[Path], dict[str, str]]
     """File of a pool -> settings of the env that reads it."""
@@ -71,7 +73,7 @@ class Students:
         """What a student gains by a data set; 0 where nothing in it is worth learning from."""
         file = self.stages.training.path / f"{folder}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
-        census = in_event_loop(lambda: write_pool(proposed, file, self.wanted, self.env))
+        census = in_event_loop(lambda: write_pool(proposed, file, self.wanted, self.env, self.held_out))
         if not census.kept:
             return 0.0
         changes = {"env": "pool", **self.rows(file), "tasks": census.kept}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs import Arithmetic, ConfigError, check_env, make_env
+from envs import Arithmetic, ConfigError, GraderError, check_env, make_env
+from envs.grading import Grader
 from envs.types import Poses, Task
 
 
@@ -93,3 +94,15 @@ def test_a_pool_is_no_measure(tmp_path: Path) -> None:
 def test_a_row_that_is_none_is_named(tmp_path: Path, row: object) -> None:
     with pytest.raises(ConfigError, match=r"pool\.jsonl, line 2"):
         make_env("pool", path=write(tmp_path / "pool.jsonl", ROW, row))
+
+
+def test_a_label_that_cannot_be_compared_is_unscorable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"id": "a", "question": "?", "answer": "\\frac{1}{2}", "details": {"agreement": "1/2"}}
+    (tmp_path / "pool.jsonl").write_text(json.dumps(row))
+    env = make_env("pool", path=str(tmp_path / "pool.jsonl"), like="dataset")
+
+    async def hangs(*_: object) -> bool:
+        raise GraderError("no result within 1 s")
+
+    monkeypatch.setattr(Grader, "call", hangs)
+    assert judged(env, env.tasks()[0], "\\frac{2}{4}") == "unscorable"

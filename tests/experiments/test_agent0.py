@@ -11,15 +11,17 @@ import pytest
 from rich.console import Console
 
 from agents.learning.samples import Sample
-from envs import ConfigError, make_env
+from envs import Arithmetic, ConfigError, make_env
 from envs.sandbox import why_unavailable
 from experiments import Run
 from experiments.pseudo_labels import Filter, agreement_of, label_of, parse_band
 from experiments.runner import in_event_loop
 from experiments.store import StoreError, StoreWriter
 from experiments.training import Training, resume, train
-from experiments.training.agent0 import proposer_rewards
+from experiments.training.agent0 import OTHERS, proposer_rewards, protocol_of
+from experiments.training.asked import Asked
 from experiments.training.pool import question_of, write_pool
+from experiments.training.recipes import RECIPES
 from experiments.training.schedule import make_schedule
 from experiments.training.show import render_training
 from experiments.training.teacher import LocalTeacher
@@ -194,6 +196,27 @@ def played(tmp_path_factory: pytest.TempPathFactory, lessons: list[list[Sample]]
         yield play(tmp_path_factory.mktemp("runs"), "played")
 
 
+def asked(**settings: Any) -> Asked:
+    return Asked("agent0", None, None, None, 0, settings, "local", None)
+
+
+def test_a_policy_that_is_called_as_a_stage_can_be_set() -> None:
+    given = asked(**{"policies.executor.learning_rate": 0.0, "policies.proposer.rank": 4})
+    stage = given.stage("executor", RECIPES["agent0"].stages["executor"], {"env": Arithmetic()}, OTHERS["executor"])
+    assert [learner.settings.learning_rate for learner in stage.plan().learners] == [0.0]
+
+
+def test_the_solver_has_one_protocol_in_all_stages_and_the_exam() -> None:
+    given = asked(turns=5, seconds=9.0, workers=1, **{"exam.workers": 3})
+    plan, stages = given.plan(), RECIPES["agent0"].stages
+    wanted = {"turns": 5, "seconds": 9.0, "workers": 1}
+    for name, changes in (("curriculum", {}), ("executor", {"env": Arithmetic()}), ("student", {"env": Arithmetic()})):
+        played = given.stage(name, stages[name], changes, OTHERS.get(name, OTHERS["executor"])).plan().plan.topology
+        assert wanted.items() <= dict(played.settings or {}).items(), name
+    examined = protocol_of(given, plan)
+    assert examined | {"workers": 1} == {**examined, **wanted} and examined["workers"] == 3
+
+
 @pytest.mark.model
 class TestTraining:
     def test_the_two_learn_by_turns_each_from_its_own_words_alone(
@@ -226,8 +249,9 @@ class TestTraining:
         assert fixed == [str(made["executor"][0].absolute())] * 2
 
     def test_questions_differ_from_iteration_to_iteration(self, played: Training) -> None:
-        first, second = ((played.path / "pool" / f"000{i}.jsonl").read_text().splitlines() for i in (1, 2))
-        assert first and second and not set(first) & set(second)
+        files = ((played.path / "pool" / f"000{i}.jsonl").read_text().splitlines() for i in (1, 2))
+        first, second = ({json.loads(line)["question"] for line in lines} for lines in files)
+        assert first and second and first != second
 
     def test_its_lines_say_what_came_of_every_iteration(self, played: Training) -> None:
         assert [(line["kind"], line["updates"]) for line in played.lines()] == [

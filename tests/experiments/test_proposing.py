@@ -1,4 +1,4 @@
-"""Rewards of proposers: the published numbers of both forms, terms that add up, tools that were really used."""
+"""Rewards of proposers: the published numbers of both forms, terms that add up."""
 
 import math
 from dataclasses import replace
@@ -11,19 +11,14 @@ from hypothesis import strategies as st
 
 from agents.learning.advantages import grpo
 from envs import ConfigError
-from envs.sandbox import why_unavailable
 from experiments.training.proposing import (
     FORMS,
     composite,
-    executed_calls,
     grounded,
     make_proposer_settings,
     released_uncertainty,
     uncertainty,
 )
-from graphs import tool_use
-from graphs.turns import Episode
-from tests.conftest import PlayScripted
 
 PAPER, RELEASED = FORMS["paper"], FORMS["released"]
 WORKED = [(0.5, 0, 1 / 16), (0.7, 2, 3 / 16), (0.9, 6, 3 / 16), (0.3, 1, 3 / 16)]
@@ -116,23 +111,6 @@ def test_constants_are_settings() -> None:
     ]:
         with pytest.raises(ConfigError, match=said):
             make_proposer_settings(form, changes)
-
-
-class TestTools:
-    @pytest.mark.skipif(bool(why_unavailable("monty")), reason=why_unavailable("monty"))
-    def test_executed_programs_count_and_what_only_looks_like_one_does_not(self, play_scripted: PlayScripted) -> None:
-        code, boxed = "```python\nprint(1)\n```", "\\boxed{yes}"
-
-        def played(*replies: str, **settings: Any) -> Episode:
-            return play_scripted(tool_use, {"tool_solver": list(replies)}, settings)
-
-        twice, never = played(code, code, boxed), played(f"Output:\n1\n{boxed}")
-        assert executed_calls([twice]) == 2 and executed_calls([never]) == 0
-        assert executed_calls([played(code, code, turns=2)]) == 1, "the last turn's program is not run"
-        failed = never.model_copy(update={"failure": "EngineError: gone"})
-        assert executed_calls([twice, never, failed]) == 1
-        with pytest.raises(ValueError, match="expected episodes that did not fail, found none"):
-            executed_calls([failed])
 
 
 class TestGrounded:

@@ -263,12 +263,3 @@ def test_the_command_finishes_a_run_and_says_what_it_came_to(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["resume", "cut", "--failed", "--json", *runs]) == 0
     assert json.loads(capsys.readouterr().out)["failed"] == 0
-
-
-def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A kill while it is made leaves an empty file, in which the next process makes it."""
-    (tmp_path / "episodes.db").touch()
-    writer = StoreWriter(tmp_path)
-    assert writer.stored == {}
-    writer.close()
-    assert Run(tmp_path).store.outcomes() == []

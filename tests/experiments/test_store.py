@@ -195,6 +195,14 @@ def test_any_folder_name_will_do(tmp_path: Path, name: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
+def test_one_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / f".{FILE}.part").write_bytes(b"SQLite format 3\0 and no more")
+    assert not (tmp_path / FILE).exists(), "a file of that name is a whole store"
+    write(tmp_path, [(0, simple("one"))])
+    assert len(StoreReader(tmp_path).outcomes()) == 1
+    assert not (tmp_path / f".{FILE}.part").exists()
+
+
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is not a run: it holds no episodes\.db"):
         StoreReader(tmp_path)

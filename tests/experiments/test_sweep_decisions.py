@@ -11,7 +11,7 @@ import pytest
 from envs.errors import ConfigError
 from experiments import Run, sweep_play
 from experiments.command import main
-from experiments.runs import ASKED, SWEEP
+from experiments.runs import ASKED, RESULT, SWEEP
 from experiments.spending import Price, Spent, price_of, read_prices
 from experiments.sweeps import Sweep, resume_sweep, sweep
 from tests.conftest import WordEnv
@@ -180,6 +180,10 @@ def test_a_sweep_that_was_cut_short_goes_on_to_the_same_end(
     again = resume_sweep(folder, env=WordEnv())
     assert again.table == whole.table and digests(again) == digests(whole)
     assert resume_sweep(folder).table == whole.table, "a whole one is left as it is"
+    (folder / SWEEP).unlink()
+    (folder / "solo" / RESULT).unlink()
+    assert resume_sweep(folder, env=WordEnv()).table == whole.table
+    assert (folder / "solo" / RESULT).is_file(), "nothing was left of it but to say that it is whole"
     with pytest.raises(ConfigError, match="no sweep that can be gone on with"):
         resume_sweep(tmp_path)
 
