@@ -31,6 +31,9 @@ from experiments.store import FILE, StoreError, StoreReader, StoreWriter
 from graphs import Builder, Episode, Graph, Topology
 
 _Value = TypeVar("_Value")
+WAVE, WAVE_S = 16, 0.01
+"""So many episodes begin at once, and the next so many seconds later. All at once they go in step: this process would
+rest while all of them wait for their models, and then be late with all of them."""
 
 
 def run(
@@ -244,12 +247,13 @@ async def play_all(
             gate.release()
 
     shown.stored(len(writer.stored))
+    open_jobs = (job for job in plan.jobs() if job[0] not in writer.stored)
     async with rollouts(plan, company) as plays, asyncio.TaskGroup() as group:
-        for position, task, sample in plan.jobs():
-            if position in writer.stored:
-                continue
+        for begun, (position, task, sample) in enumerate(open_jobs, 1):
             await gate.acquire()
             group.create_task(one(position, task, sample))
+            if begun < plan.concurrency and not begun % WAVE:
+                await asyncio.sleep(WAVE_S)
 
 
 async def play_one(plays: Plays, writer: StoreWriter, position: int, task: Task, sample: int) -> Episode:
