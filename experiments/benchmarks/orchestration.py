@@ -40,15 +40,15 @@ class Bound:
 
 BOUNDS = (
     Bound("calls", "cpu_ms_per_call/ray/1000/total", 1.0),
-    Bound("calls", "ratios/total_over_langgraph_alone/1000", 4.0),
+    Bound("calls", "ratios/total_over_langgraph_alone/1000", 6.0),
     Bound("calls", "ratios/10000_over_1000_in_flight", 1.5),
     Bound("endpoint", "text alone/ours_over/bare, default", 1.0),
     Bound("endpoint", "text alone/ours_over/LangGraph, ChatOpenAI", 0.8),
     Bound("endpoint", "text alone/ours_over/AutoGen", 0.8),
-    Bound("latency", "latency_ms/500/over_chain", 1.15),
+    Bound("latency", "latency_ms/500/over_chain", 1.35),
     Bound("growth", "ratios/cpu_last_over_first", 1.15),
     Bound("growth", "ratios/memory_last_over_first", 1.25),
-    Bound("saturation", "debates_over_flat_batch", 0.85, floor=True),
+    Bound("saturation", "debates_over_bare_engine", 0.85, floor=True),
 )
 
 

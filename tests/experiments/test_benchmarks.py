@@ -73,8 +73,8 @@ def test_the_store() -> None:
 @pytest.mark.slow
 def test_saturation() -> None:
     result = measured(saturation.main, "--clock=cpu", "--debates=2", "--repeats=1")
-    assert set(result["tokens_per_s"]) == {"debates", "flat batch"}
-    assert bounded("saturation", result) == [result["debates_over_flat_batch"]] and result["all"][0] > 0
+    assert set(result["tokens_per_s"]) == {"debates", "bare engine"}
+    assert bounded("saturation", result) == [result["debates_over_bare_engine"]] and result["all"][0] > 0
 
 
 @pytest.mark.slow
@@ -95,11 +95,11 @@ def test_other_frameworks(tmp_path: Path) -> None:
 
 
 def test_a_figure_out_of_bounds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"latency": {"latency_ms": {"500": {"over_chain": 1.1}}}, "saturation": {"debates_over_flat_batch": 0.9}}
+    found = {"latency": {"latency_ms": {"500": {"over_chain": 1.1}}}, "saturation": {"debates_over_bare_engine": 0.9}}
     monkeypatch.setattr(orchestration, "run_part", lambda name, arguments: found[name])
     asked = ["--part=latency", "--part=saturation"]
     assert CliRunner().invoke(orchestration.main, asked).exit_code == 0
-    found["saturation"]["debates_over_flat_batch"] = 0.8
+    found["saturation"]["debates_over_bare_engine"] = 0.8
     shown = CliRunner().invoke(orchestration.main, asked)
     told = [line for line in shown.output.splitlines() if "EXCEEDED" in line]
     assert shown.exit_code == 1 and len(told) == 1 and "saturation" in told[0] and "at least 0.85" in told[0]
