@@ -123,10 +123,12 @@ class RemoteReplica:
             ) from None
 
     async def _call(self, method: str, *args: Any) -> Any:
-        from ray.exceptions import RayError
+        from ray.exceptions import RayActorError, RayError
 
         try:
             return await getattr(self._actor, method).remote(*args)
+        except RayActorError as error:
+            raise ReplicaDiedError(last_line(error)) from None
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, (ConfigError, EngineError)):
@@ -157,10 +159,12 @@ class RemoteReplica:
         cause, wanted = self._wanted or last_line(error), bool(self._wanted)
         self.last_error, self._wanted = cause, ""
         name = f"replica {self.number} of {self._spec.name}"
-        if not self.life:
-            self._die(error if isinstance(error, ConfigError) else EngineError(f"{name} did not start: {cause}"))
-        elif isinstance(error, ConfigError) or (not wanted and self.restarts >= self._spec.pool.restarts):
-            self._die(EngineError(f"{name} died: {cause}"))
+        # An engine that cannot load says so, and would again; a process or a machine that was lost says nothing.
+        may_begin = bool(self.life) or isinstance(error, ReplicaDiedError)
+        again = wanted or (may_begin and self.restarts < self._spec.pool.restarts)
+        if isinstance(error, ConfigError) or not again:
+            told = EngineError(f"{name} {'died' if self.life else 'did not start'}: {cause}")
+            self._die(error if isinstance(error, ConfigError) and not self.life else told)
         else:
             self.restarts += not wanted
             self.state = "starting"

@@ -66,7 +66,7 @@ PREDICTED = (
     Arm("mad", 5, 192, 12),
 )
 KNOWN = 192
-"""Tasks of the short runs that shapes are taken from. Of 48, two runs of mad may differ by a third in what they take."""
+"""Tasks of the short runs that shapes are taken from. Two runs of mad on 48 differ by up to a third."""
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -20,7 +20,7 @@ import psutil
 from agents.cast import Cast
 from agents.cluster import start_ray
 from experiments.faults.chat_server import Behaviour, ChatServer, breaks_off, refuses, resets
-from experiments.faults.drivers import Driver, title
+from experiments.faults.drivers import Driver
 from experiments.faults.endpoint_scenarios import Moody, late
 from experiments.faults.ground import recorded
 from experiments.interrupts import stopping_on_sigterm
@@ -125,10 +125,8 @@ def _watch(
         now = time.time()
         replicas = driver.actors("Replica") if driver.runs else []
         report.memory.append(((now - alive) / 60, _resident(driver.pid), sum(_resident(one.pid) for one in replicas)))
-        # One that dies before it ever was ready stops a run: it would do so whenever it was started.
-        ready = [one for one in replicas if "Replica.load" not in title(one)]
-        if ready and now < ends and chance.random() < LOOK_S / REPLICA_S:
-            os.kill(chance.choice(ready).pid, signal.SIGKILL)
+        if replicas and now < ends and chance.random() < LOOK_S / REPLICA_S:
+            os.kill(chance.choice(replicas).pid, signal.SIGKILL)
             report.met("replica killed")
         by = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         if driver.runs and now < (began + ends) / 2 and chance.random() < LOOK_S / DRIVER_S:

@@ -266,6 +266,25 @@ class TestRayPool:
         assert all((h.requests, h.tokens) == (0, 0) for h in health)
         assert "died" in next(h for h in health if h.restarts).last_error
 
+    @pytest.mark.parametrize("restarts", [1, 0])
+    def test_one_that_is_lost_while_it_starts_is_started_again(self, tmp_path: Path, restarts: int) -> None:
+        def lost_at_first() -> ScriptedEngine:
+            if not (tmp_path / "born").exists():
+                (tmp_path / "born").touch()
+                os._exit(1)
+            return echo()
+
+        async def use(pool: RayPool) -> list[ReplicaHealth]:
+            check_echoes(await ask_all(pool, 20))
+            return await pool.health()
+
+        if not restarts:
+            with pytest.raises(EngineError, match="replica 0 .* did not start: "):
+                in_ray_pool(lost_at_first, PoolSettings(restarts=restarts), use)
+        else:
+            (health,) = in_ray_pool(lost_at_first, PoolSettings(restarts=restarts), use)
+            assert (health.alive, health.restarts) == (True, 1)
+
     def test_while_one_starts_again_the_others_are_asked(self, tmp_path: Path) -> None:
         def slow_to_start() -> ScriptedEngine:
             born = len(list(tmp_path.glob("born*")))
