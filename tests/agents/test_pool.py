@@ -279,7 +279,7 @@ class TestRayPool:
             return await pool.health()
 
         if not restarts:
-            with pytest.raises(EngineError, match="replica 0 .* did not start: "):
+            with pytest.raises(EngineError, match=r"replica 0 .* did not start: "):
                 in_ray_pool(lost_at_first, PoolSettings(restarts=restarts), use)
         else:
             (health,) = in_ray_pool(lost_at_first, PoolSettings(restarts=restarts), use)
