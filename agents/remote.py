@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,12 +72,16 @@ class RemoteReplica:
                 self._flush_soon()
 
     async def up(self) -> Status:
-        while self.state == "starting":
-            self._changed.clear()
-            await self._changed.wait()
-        if self._failure:
-            raise self._failure
-        return await self.status()
+        while True:
+            await self._until(lambda: self.state != "starting")
+            if self._failure:
+                raise self._failure
+            its_life = self.life
+            try:
+                return await self.status()
+            except ReplicaDiedError:
+                # Just now: whoever collects its answers is told, too, and begins its next life.
+                await self._until(lambda life=its_life: self.state != "ready" or self.life != life)
 
     async def status(self) -> Status:
         return await self._call("status")
@@ -151,6 +155,11 @@ class RemoteReplica:
             except Exception as error:  # noqa: BLE001 - whatever ends a life; the message says what
                 self._end(error)
 
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
+
     def _end(self, error: Exception) -> None:
         """A life is over: begin the next, or die; whoever waits for an answer is told."""
         import ray
@@ -168,6 +177,7 @@ class RemoteReplica:
         else:
             self.restarts += not wanted
             self.state = "starting"
+            self._changed.set()
             logger.warning("%s died (%s); starting it again", name, cause)
             self._actor = self._start()
             self._fail([number for number in self._asked if number not in self._outbox], f"{name} died: {cause}")

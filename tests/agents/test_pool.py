@@ -285,6 +285,17 @@ class TestRayPool:
             (health,) = in_ray_pool(lost_at_first, PoolSettings(restarts=restarts), use)
             assert (health.alive, health.restarts) == (True, 1)
 
+    def test_a_pool_whose_replica_was_lost_just_now_is_ready_once_it_is_back(self) -> None:
+        async def use(pool: RayPool) -> list[ReplicaHealth]:
+            (before,) = await pool.health()
+            assert before.pid
+            os.kill(before.pid, signal.SIGKILL)
+            await pool.ready()
+            return await pool.health()
+
+        (health,) = in_ray_pool(echo, PoolSettings(restarts=1), use)
+        assert (health.alive, health.restarts) == (True, 1)
+
     def test_while_one_starts_again_the_others_are_asked(self, tmp_path: Path) -> None:
         def slow_to_start() -> ScriptedEngine:
             born = len(list(tmp_path.glob("born*")))
