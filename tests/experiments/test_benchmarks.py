@@ -42,7 +42,7 @@ def test_calls() -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_calls_over_ray(ray_started: None) -> None:
-    result = calls.measure((4,), ("ray",), 4, 1)
+    result = calls.measure((4, 40), ("ray",), 4, 1)
     row = result["cpu_ms_per_call"]["ray"][4]
     assert set(row) == {"driver", "replicas", "ray", "total", "calls_per_s"} and row["total"] >= row["driver"] > 0
     assert all(value > 0 for value in bounded("calls", json.loads(json.dumps(result)), at_1000="4"))
