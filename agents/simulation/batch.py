@@ -52,6 +52,8 @@ class Limits:
     cache: int = 1 << 40
     """Tokens of all running requests, prompts and replies."""
     prefix_caching: bool = True
+    padded: bool = False
+    """Every row attends to as many positions as the longest, as in the transformers engine."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= self.tokens:
@@ -150,7 +152,7 @@ class Batch:
             pieces += min(left, budget - pieces)
             admitted += 1
         steps = 1 if self._filling else self._running[0][0] - self._step
-        self._stretch = _Stretch(steps, pieces, admitted, decoding, self._context)
+        self._stretch = _Stretch(steps, pieces, admitted, decoding, self._attended())
         return self._seconds(steps)
 
     def cut(self, seconds: float) -> float:
@@ -185,6 +187,12 @@ class Batch:
             self._reserved -= job.prompt + job.reply
             self._keep(job.name, job.prompt + job.reply)
         return done
+
+    def _attended(self) -> int:
+        """Tokens that the rows attend to in the next step."""
+        if not self.limits.padded or not self._running:
+            return self._context
+        return len(self._running) * (self._step + max(job.prompt + job.reply - end for end, _, job in self._running))
 
     def _fits(self, job: Job) -> bool:
         return self._reserved + job.prompt + job.reply <= self.limits.cache

@@ -83,6 +83,7 @@ class Measured(_Row):
     tokens: Some = 8192
     cache: Some = 1 << 40
     prefix_caching: bool = False
+    padded: bool = False
     source: str
 
 
@@ -147,7 +148,8 @@ class Hardware(_Row):
                     f"{model}@{gpu} was measured as it is: expected no tensor_parallel, found {tensor_parallel}"
                 )
             costs = Costs(**found.model_dump(include=set(Costs.__slots__)))
-            return Served(costs, Limits(found.rows, found.tokens, found.cache, found.prefix_caching), 1, True)
+            limits = Limits(found.rows, found.tokens, found.cache, found.prefix_caching, found.padded)
+            return Served(costs, limits, 1, True)
         size, card = self._named(model, gpu)
         spreads = SPREADS if tensor_parallel is None else (tensor_parallel,)
         for spread in spreads:

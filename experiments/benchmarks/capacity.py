@@ -47,16 +47,18 @@ class Arm:
 
 
 CALIBRATED = (
-    Arm("solo", 2, 8, 1),
-    Arm("solo", 8, 6, 1),
-    Arm("solo", 8, 32, 16),
-    Arm("vote", 2, 4, 1),
-    Arm("vote", 2, 12, 4),
-    Arm("vote", 5, 16, 16),
-    Arm("solo", 2, 64, 64),
-    Arm("universal", 5, 4, 1),
-    Arm("universal", 5, 8, 4),
-    Arm("universal", 5, 20, 20),
+    Arm("solo", 2, 24, 1),
+    Arm("solo", 8, 12, 1),
+    Arm("solo", 5, 96, 96),
+    Arm("solo", 8, 64, 16),
+    Arm("vote", 2, 8, 1),
+    Arm("vote", 2, 36, 4),
+    Arm("vote", 5, 32, 16),
+    Arm("vote", 8, 12, 12),
+    Arm("universal", 5, 8, 1),
+    Arm("universal", 5, 16, 4),
+    Arm("universal", 5, 40, 20),
+    Arm("universal", 8, 12, 12),
 )
 PREDICTED = (
     Arm("vote", 5, 96, 32),
@@ -183,7 +185,8 @@ def main(model: str, repeats: int, clock: str, is_published: bool, save: Path | 
     if is_published:
         _print({"published": published()}, as_json)
         return
-    limits = Limits(prefix_caching=model.startswith("vllm"))
+    is_vllm = model.startswith("vllm")
+    limits = Limits(prefix_caching=is_vllm, padded=not is_vllm)
     result = compare(asyncio.run(_measured(model, repeats, clock)), limits)
     costs = result.pop("costs")
     if save is not None:

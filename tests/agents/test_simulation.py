@@ -70,6 +70,11 @@ class TestSchedules:
     def test_attention_grows_with_the_context(self) -> None:
         assert times([Job(5, 4)], Costs(pass_s=0.0, context_s=1.0)) == [6 + 7 + 8]
 
+    def test_rows_that_are_padded_attend_to_as_much_as_the_longest(self) -> None:
+        costs, asked = Costs(pass_s=0.0, context_s=1.0), [Job(5, 4), Job(2, 3)]
+        assert times(asked, costs) == [(6 + 3) + (7 + 4) + 8, (6 + 3) + (7 + 4)]
+        assert times(asked, costs, Limits(padded=True)) == [2 * 6 + 2 * 7 + 8, 2 * 6 + 2 * 7]
+
     def test_reading_the_weights_hides_computing(self) -> None:
         costs = Costs(pass_s=1.0, read_s=0.5, prompt_s=0.1, decode_s=0.01, admit_s=2.0, request_s=0.25)
         assert times([Job(10, 2), Job(1, 1)], costs) == [1.0 + 2.0 + 0.5 + 1.1 + 1.5, 1.0 + 2.0 + 0.5 + 1.1]
