@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 PAGES = {
-    "/": ".runs a",
+    "/": "table.runs a",
     "/compare?runs=talk,yes-men": ".scatter circle",
     "/run/talk": ".elist a",
     "/run/first": ".matrix",
