@@ -15,7 +15,7 @@ from experiments.training.training import Training
 DOC = (Path(__file__).parents[1] / "docs" / "spc.md").read_text(encoding="utf-8")
 FEW = (
     "--set first.tasks=8 --set first.epochs=1 --set tasks=8 --set epochs=1 --set sneak=rewrite --set test_tasks=4"
-    " --set validation_tasks=4 --set match_tasks=3 --set iterations=1"
+    " --set validation_tasks=4 --set match_tasks=3 --set iterations=1 --backend local"
 )
 
 

@@ -43,8 +43,9 @@ def test_its_commands_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -
     (workplace / "mine.py").write_text(code, encoding="utf-8")
     commands = re.findall(r"^palaestra (.*)$", DOC, re.MULTILINE)
     assert len(commands) == 12
-    for command in commands:
-        few = f"{command} {FEW}" if command.startswith("train") else command
+    for place, command in enumerate(commands):
+        # One starts its processes as written; the others do without, as starting them is most of what they would take.
+        few = f"{command} {FEW}{' --backend local' if place else ''}" if command.startswith("train") else command
         assert main(shlex.split(few.replace("run solo", "run solo --tasks 4"))) == 0, command
         printed = capsys.readouterr().out
         if command.startswith("compare"):
