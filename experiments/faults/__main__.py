@@ -17,7 +17,7 @@ import click
 
 from experiments.faults.endpoint_scenarios import endpoint_hangs, endpoint_late, endpoint_refuses
 from experiments.faults.ground import Outcome
-from experiments.faults.ray_scenarios import node_removed, replica_killed
+from experiments.faults.ray_scenarios import MOMENTS, node_removed, replica_killed, worker_killed
 from experiments.faults.scenarios import begun_twice, disk_full, driver_killed, driver_killed_at, stopped, sweep_killed
 from experiments.faults.soak import soak
 from experiments.faults.training_scenarios import POINTS, trainer_killed, training_killed
@@ -28,7 +28,8 @@ SCENARIOS: dict[str, Callable[[Path], Outcome]] = {
     "sweep": partial(sweep_killed, kills=6),
     "training": partial(training_killed, points=POINTS),
     "trainer": trainer_killed,
-    "replica": replica_killed,
+    "replica": partial(replica_killed, moments=MOMENTS),
+    "worker": partial(worker_killed, moments=MOMENTS),
     "node": node_removed,
     "disk": disk_full,
     "twice": begun_twice,

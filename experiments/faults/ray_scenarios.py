@@ -4,26 +4,50 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.faults.ground import Ground, Outcome
 
 EPISODES = 60
-MIDST = "StoreWriter.append:15"
+MIDST = 15
+MOMENTS = (1, MIDST, 50)
+"""Before so many episodes are stored."""
 
 
-def replica_killed(folder: Path) -> Outcome:
-    """SIGKILL of one of two replicas in the midst of a run."""
+def replica_killed(folder: Path, moments: Sequence[int] = (MIDST,)) -> Outcome:
+    """SIGKILL of one of two replicas, in a run for each moment."""
+    return _actor_killed(folder, "Replica", "a replica", "pool.replicas=2", moments)
+
+
+def worker_killed(folder: Path, moments: Sequence[int] = (MIDST,)) -> Outcome:
+    """SIGKILL of one of two rollout workers, in a run for each moment."""
+    return _actor_killed(folder, "RolloutWorker", "a rollout worker", "cluster.rollout_workers=2", moments)
+
+
+def _actor_killed(folder: Path, kind: str, what: str, two: str, moments: Sequence[int]) -> Outcome:
     ground = Ground(folder, EPISODES)
-    unbroken = ground.unbroken()
-    two = ("--set", "pool.replicas=2", "--address", "local", "--name", "killed")
-    driver = ground.drive(*ground.arguments, *two, point=MIDST, by=signal.SIGSTOP).halted()
-    os.kill(driver.actors("Replica")[0].pid, signal.SIGKILL)
-    driver.signal(signal.SIGCONT)
-    ended = str(driver.wait())
-    assert "starting it again" in driver.said, driver.said
-    return ground.outcome("a replica (a Ray actor) of two, SIGKILL", ended, "killed", unbroken)
+    unbroken, outcomes = ground.unbroken(), []
+    fault = f"{what} (a Ray actor) of two, SIGKILL before episode {', '.join(map(str, moments))} is stored"
+    for moment in moments:
+        asked = ("--set", two, "--address", "local", "--name", f"killed-{moment}")
+        driver = ground.drive(*ground.arguments, *asked, point=_storing(moment), by=signal.SIGSTOP).halted()
+        os.kill(driver.actors(kind)[0].pid, signal.SIGKILL)
+        driver.signal(signal.SIGCONT)
+        ended = str(driver.wait())
+        assert "starting it again" in driver.said, driver.said
+        outcomes.append(ground.outcome(fault, ended, f"killed-{moment}", unbroken))
+    return Outcome(
+        fault,
+        ", ".join(sorted({outcome.ended for outcome in outcomes})),
+        sum(outcome.episodes for outcome in outcomes),
+        sum(outcome.expected for outcome in outcomes),
+        all(outcome.same for outcome in outcomes),
+    )
+
+
+def _storing(moment: int) -> str:
+    return f"StoreWriter.append:{moment}"
 
 
 def node_removed(folder: Path) -> Outcome:
@@ -40,7 +64,7 @@ def node_removed(folder: Path) -> Outcome:
             cluster.wait_for_nodes()
             room = ("--set", "pool.replicas=3", "--set", "pool.resource=room")
             at = ("--address", str(cluster.address), "--name", "killed")
-            driver = ground.drive(*ground.arguments, *room, *at, point=MIDST, by=signal.SIGSTOP).halted()
+            driver = ground.drive(*ground.arguments, *room, *at, point=_storing(MIDST), by=signal.SIGSTOP).halted()
             cluster.remove_node(node, allow_graceful=False)
             driver.signal(signal.SIGCONT)
             ended = str(driver.wait())

@@ -76,6 +76,13 @@ def test_a_run_whose_replica_is_killed_ends_as_the_unbroken_one(tmp_path: Path) 
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_run_whose_rollout_worker_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+    outcome = ray_scenarios.worker_killed(tmp_path)
+    assert held(outcome) and outcome.ended == "0"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_that_loses_a_node_of_its_cluster_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     outcome = ray_scenarios.node_removed(tmp_path)
     assert held(outcome) and outcome.ended == "0"
