@@ -16,9 +16,6 @@ SEED ?= 7
 # Processes that share the tests out among them, file by file; 0 runs all in one, which a debugger wants.
 WORKERS ?= 2
 
-# What is imported is compiled then; compiling all of the packages takes a minute, and most of it is never imported.
-export PIP_COMPILE := 0
-
 .PHONY: demo test setup peers pages pages-fresh clean
 
 # Status 1 says that some episodes failed: they are in the table, and the demo goes on.
