@@ -85,7 +85,8 @@ class BubblewrapSandbox:
 
     async def close(self) -> None:
         for process in list(self._running):
-            await _kill(process)
+            _signal(process)
+            await process.wait()
 
     async def _run(self, code: str, output: "_Output") -> tuple[Kind, str] | None:
         if "\0" in code:  # CPython's own words for it differ between versions
@@ -93,22 +94,37 @@ class BubblewrapSandbox:
         process = await self._start()
         self._running.add(process)
         told = bytearray()
-        talking = asyncio.gather(
-            _write(process, code.encode("utf-8", "surrogatepass")), _collect(process, output), _listen(process, told)
-        )
+        talk = _write(process, code.encode("utf-8", "surrogatepass")), _collect(process, output), _listen(process, told)
+        talking = [asyncio.create_task(one) for one in talk]
         try:
             async with asyncio.timeout(self._limits.seconds):
-                await talking
+                await asyncio.gather(*talking)
                 status = await process.wait()
         except TimeoutError:
             return "time", beyond("time", self._limits)
         finally:
-            talking.cancel()
-            await _kill(process)
-            self._running.discard(process)
+            _signal(process)
+            # Waited for also when the caller is cancelled meanwhile.
+            await asyncio.shield(self._gone(process, talking))
         if output.overflowed:
             return "output", beyond("output", self._limits)
         return self._judge(status, told.decode("utf-8", "replace"))
+
+    async def _gone(self, process: asyncio.subprocess.Process, talking: list[asyncio.Task[None]]) -> None:
+        """Wait until a process that was killed is gone, with all that it started.
+
+        asyncio says so once its pipes are at their ends, and does not read on from one of which much is left unread.
+        """
+        for one in talking:
+            one.cancel()
+        await asyncio.wait(talking)
+        assert process.stdout and process.stderr
+        for pipe in (process.stdout, process.stderr):
+            with suppress(OSError):
+                while await pipe.read(_CHUNK):
+                    pass
+        await process.wait()
+        self._running.discard(process)
 
     async def _start(self) -> asyncio.subprocess.Process:
         filter_fd = _filter_fd()
@@ -184,12 +200,6 @@ async def _listen(process: asyncio.subprocess.Process, told: bytearray) -> None:
     while data := await process.stderr.read(_CHUNK):
         told += data
         del told[:-_TOLD_BYTES]
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill it with all that it started and wait until it is gone, also when the caller is cancelled meanwhile."""
-    _signal(process)
-    await asyncio.shield(process.wait())
 
 
 def _signal(process: asyncio.subprocess.Process) -> None:

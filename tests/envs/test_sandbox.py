@@ -250,6 +250,15 @@ HOSTILE = {
     "an output flood by bits": ("while True: print('a', end='')", {"output"}),
     "one huge print": ("print('a' * 10 ** 7)", {"output"}),
     "an error flood": ("import sys\nwhile True: print('a' * 1000, file=sys.stderr)", {"output", "time"}),
+    **{
+        f"{what} flood through a wide pipe": (
+            "import fcntl, os\n"
+            f"fcntl.fcntl({fd}, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
+            f"while True: os.write({fd}, b'a' * (1 << 20))",
+            {"output", "time", "forbidden", "error"},
+        )
+        for what, fd in (("an output", 1), ("an error", 2))
+    },
     "an infinite generator": ("import itertools\nlist(itertools.count())", {"memory", "time"}),
     "an infinite generator of its own": (
         "def g():\n  while True: yield 1\nprint(sum(g()))",
