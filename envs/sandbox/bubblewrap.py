@@ -188,10 +188,11 @@ async def _write(process: asyncio.subprocess.Process, code: bytes) -> None:
 async def _collect(process: asyncio.subprocess.Process, output: _Output) -> None:
     assert process.stdout
     while data := await process.stdout.read(_CHUNK):
+        if output.overflowed:
+            continue  # it was killed, and is gone once its pipes are at their ends: see `_gone`
         output.add(data)
         if output.overflowed:
             _signal(process)
-            return
     output.add(b"", final=True)
 
 

@@ -12,7 +12,7 @@ from experiments.faults.ground import Ground, Outcome
 EPISODES = 60
 MIDST = 15
 MOMENTS = (1, MIDST, 50)
-"""Before so many episodes are stored."""
+"""Numbers of the episodes before whose storing something is killed."""
 
 
 def replica_killed(folder: Path, moments: Sequence[int] = (MIDST,)) -> Outcome:

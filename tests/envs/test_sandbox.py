@@ -250,15 +250,6 @@ HOSTILE = {
     "an output flood by bits": ("while True: print('a', end='')", {"output"}),
     "one huge print": ("print('a' * 10 ** 7)", {"output"}),
     "an error flood": ("import sys\nwhile True: print('a' * 1000, file=sys.stderr)", {"output", "time"}),
-    **{
-        f"{what} flood through a wide pipe": (
-            "import fcntl, os\n"
-            f"fcntl.fcntl({fd}, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
-            f"while True: os.write({fd}, b'a' * (1 << 20))",
-            {"output", "time", "forbidden", "error"},
-        )
-        for what, fd in (("an output", 1), ("an error", 2))
-    },
     "an infinite generator": ("import itertools\nlist(itertools.count())", {"memory", "time"}),
     "an infinite generator of its own": (
         "def g():\n  while True: yield 1\nprint(sum(g()))",
@@ -297,6 +288,14 @@ HOSTILE = {
     ),
     "a million lines": ("x = 1\n" * 10**6 + SPIN, {"time", "memory"}),
 }
+
+
+@pytest.mark.parametrize(("fd", "kind"), [(1, "output"), (2, "time")])
+def test_a_flood_that_fills_a_wide_pipe_ends_within_its_limits(bubblewrap: str, fd: int, kind: str) -> None:
+    """asyncio neither reads on by itself from a pipe as full as this, nor says that its process ended."""
+    widen = f"import fcntl, os\nfcntl.fcntl({fd}, fcntl.F_SETPIPE_SZ, 1 << 20)"
+    came = run(bubblewrap, f"{widen}\nwhile True: os.write({fd}, b'a' * (1 << 20))")
+    assert isinstance(came, Stopped) and came.kind == kind
 
 
 @pytest.mark.parametrize("what", HOSTILE)
